@@ -88,10 +88,10 @@ impl JobService {
     /// Returns the same service for a call whose user is asked through `provider`, unless the policy wants nobody asked.
     #[must_use]
     pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
-        let is_asked = self.policy().ask != AskUser::Never;
+        let asks = self.policy().ask != AskUser::Never;
         Self {
             context: Arc::clone(&self.context),
-            provider: is_asked.then_some(provider),
+            provider: asks.then_some(provider),
         }
     }
 
@@ -103,8 +103,7 @@ impl JobService {
         &self.context.registry
     }
 
-    /// Resumes the launches and cancels that an earlier server left unfinished, and prunes old records. What fails now is
-    /// tried again by the next call about the job.
+    /// Resumes unfinished launches and cancels of earlier servers, and prunes. The next call about a job retries what fails.
     pub(crate) async fn recover(&self) {
         let context = &self.context;
         if !context.policy.read_only {
@@ -116,11 +115,11 @@ impl JobService {
                 return tracing::warn!(%error, "cannot resume the jobs of an earlier server");
             }
         };
-        // Programs are looked for in the project folders of all earlier launches, before one is resumed.
-        let dirs = records.iter();
-        let dirs = dirs.filter_map(|job| context.job_dir(&job.job_id));
-        let plans = dirs.filter_map(|dir| dir.plan().ok());
-        plans.for_each(|plan| find::add_project(&plan.working_dir));
+        // Before a launch is resumed: its programs are looked for in the project folders too.
+        let dirs = records.iter().map(|job| context.job_dir(&job.job_id));
+        for plan in dirs.flatten().flat_map(|dir| dir.plan()) {
+            find::add_project(&plan.working_dir);
+        }
         for job in records.iter() {
             launches::resume(context, job);
         }
@@ -145,12 +144,13 @@ struct Context {
 impl Context {
     /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
     fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
-        let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
-        self.launchers.iter().find(serves).ok_or_else(|| {
-            let clouds = self.launchers.iter().flat_map(|one| one.clouds()).copied();
-            let clouds: Vec<&str> = clouds.collect();
+        let mut launchers = self.launchers.iter();
+        let found = launchers.find(|launcher| launcher.clouds().contains(&cloud));
+        found.ok_or_else(|| {
+            let clouds = self.launchers.iter().map(|launcher| launcher.clouds());
+            let clouds = clouds.collect::<Vec<_>>().concat().join(", ");
             JobError::invalid(format!("cloud {cloud:?} is not known"))
-                .with_hint(format!("use one of: {}", clouds.join(", ")))
+                .with_hint(format!("use one of: {clouds}"))
         })
     }
 
@@ -173,10 +173,8 @@ impl Context {
 
     /// Returns the cloud as answers show it: this machine is none.
     fn cloud_name(&self, cloud: &str) -> String {
-        match self.is_local(cloud) {
-            true => String::new(),
-            false => cloud.to_owned(),
-        }
+        let name = if self.is_local(cloud) { "" } else { cloud };
+        name.to_owned()
     }
 
     fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
@@ -185,8 +183,7 @@ impl Context {
         Ok(launcher)
     }
 
-    /// Asks the launcher of a job if the job is over, or nothing is known of it any more. A job whose launcher does not answer is
-    /// not.
+    /// Tells if a job is over, or its launcher knows nothing of it any more. A job whose launcher does not answer is not.
     async fn is_over(&self, record: &JobRecord) -> bool {
         let Ok(launcher) = self.launcher(&record.cloud) else {
             return false;
@@ -212,7 +209,7 @@ impl Context {
         sanitize(answer, LazyCell::new(|| [self.redactor(job_id)]))
     }
 
-    /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
+    /// Returns what hides the secrets of a job. Where those cannot be read it hides everything.
     fn redactor(&self, job_id: &str) -> Redactor {
         let Some(dir) = self.job_dir(job_id) else {
             return Redactor::default();
@@ -227,7 +224,7 @@ impl Context {
             self.redactors.keep(&path, version, redactor);
         }
         read.unwrap_or_else(|error| match error.kind() {
-            // No such folder can be: no job was given secrets there.
+            // A job of such an id has no folder, and so no secrets.
             ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Redactor::default(),
             _ => {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
@@ -256,19 +253,17 @@ impl Context {
 
     /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
     fn has_pending_cancel(&self, job_id: &str) -> bool {
-        let Some(dir) = self.job_dir(job_id) else {
-            return false;
-        };
-        dir.has_pending_cancel().unwrap_or_else(|error| {
-            // It stays beside the job: the next call about the job tries again.
+        let dir = self.job_dir(job_id);
+        let pending = dir.map_or(Ok(false), |dir| dir.has_pending_cancel());
+        pending.unwrap_or_else(|error| {
+            // The request stays beside the job, and the next call about the job tries again.
             tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
             false
         })
     }
 }
 
-/// Lists what is wrong with the settings in the environment. A client shows nobody the server's stderr, so that answers say it.
-/// Reads the file system.
+/// Lists what is wrong with the settings, for answers: clients show nobody the server's stderr. Reads the file system.
 pub(crate) fn setting_problems() -> Vec<String> {
     let mut problems = env_vars::problems();
     problems.extend(find::problem());

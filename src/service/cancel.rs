@@ -27,7 +27,7 @@ const CHANGE_WAIT: Duration = Duration::from_secs(30);
 const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
-    /// Cancels a job. Of one that is cancelled it says what a poll says then.
+    /// Cancels a job, and polls one that is cancelled, to report how far it came.
     pub(crate) async fn cancel_with_progress(
         &self,
         request: CancelRequest,
@@ -35,19 +35,19 @@ impl JobService {
     ) -> CancelAnswer {
         let context = &self.context;
         let mut job = JobIdentity::of(&request.job.job_id);
-        // What is asked before the cancel has one budget.
+        // All that is asked before the cancel shares one time budget.
         let outcome = in_budget(self.try_cancel(request, &mut job, on_progress)).await;
         let mut answer = answer(job.clone(), outcome);
         if answer.success && answer.state == JobState::Cancelled {
             let now = until(Instant::now() + STATUS_WAIT, poll(context, job.shortest())).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
-                let parts = [now.message.trim_end_matches('.'), &answer.message];
-                let message = parts.join("; ");
-                let message = message.trim_matches([';', '.', ' ']);
-                answer.message = format!("{message}. {}", now.next.trim_end_matches('.'));
+                answer.message = match answer.message.as_str() {
+                    "" => format!("{}. {}", now.message, now.next),
+                    more => format!("{}; {more}. {}", now.message, now.next),
+                };
             } else if answer.message.is_empty() {
-                // Nothing is left of it that a poll could find.
+                // A poll finds nothing of the job any more.
                 answer.message = "the job was cancelled".to_owned();
             }
         }
@@ -70,7 +70,7 @@ impl JobService {
         if context.in_flight.contains(&meant.job_id) {
             on_progress("the launch is under way; the job is cancelled as soon as it ends");
         }
-        if let Some(outcome) = cancel_launch(context, meant, force).await? {
+        if let Some(outcome) = cancel_in_flight(context, meant, force).await? {
             return Ok(outcome);
         }
         // The launch may have ended since the lookup: then the launcher's id is recorded only now.
@@ -81,7 +81,7 @@ impl JobService {
             && let Ok(launcher) = context.launcher(&named.cloud)
             && !launcher.is_certain(&named).await
         {
-            // The user is asked about the job that has the id now.
+            // The launcher's id may be another job's by now: the user is asked about that job.
             named.job_id.clear();
         }
         if record.is_none() || named.job_id.is_empty() {
@@ -96,10 +96,10 @@ impl JobService {
             self.confirm(&change).await?;
         }
         on_progress("asking the job to end");
-        let outcome = cancel_launched(context, &named, force).await;
+        let outcome = cancel_by_launcher(context, &named, force).await;
         outcome.map_err(|error| match error.kind {
             ErrorKind::NotFound => error,
-            // Whatever the launcher says, the job may run on.
+            // Whatever kind of error the launcher gives, the job may run on.
             _ => JobError {
                 kind: ErrorKind::Failed,
                 ..error
@@ -140,10 +140,8 @@ impl JobService {
     /// Returns what hides the secrets of the jobs on a cluster: its launcher may quote those of any.
     pub(super) async fn cluster_redactors(&self, cluster: &str) -> Vec<Redactor> {
         let records = self.context.registry.records().await.unwrap_or_default();
-        let on_it = records
-            .iter()
-            .filter(|record| record.cluster_name == cluster);
-        let redactors = on_it.map(|record| self.context.redactor(&record.job_id));
+        let on_it = records.iter().filter(|job| job.cluster_name == cluster);
+        let redactors = on_it.map(|job| self.context.redactor(&job.job_id));
         redactors.chain([Redactor::default()]).collect()
     }
 
@@ -182,13 +180,11 @@ impl JobService {
         };
         self.confirm(&change).await?;
         let work = async move { launcher.teardown_cluster(&cloud, &cluster, action).await };
-        let done = match run_detached(work).await {
-            Some(done) => done?,
-            None => format!(
-                "the request is not finished after {} s and goes on, also without this server: list_jobs tells how it ended",
-                CHANGE_WAIT.as_secs()
-            ),
-        };
+        let seconds = CHANGE_WAIT.as_secs();
+        let pending = format!(
+            "the request is not finished after {seconds} s and goes on, even without this server: list_jobs will tell how it ended"
+        );
+        let done = run_detached(work, pending).await?;
         Ok(match launching.as_str() {
             "" => done,
             jobs => format!(
@@ -198,45 +194,46 @@ impl JobService {
     }
 }
 
-/// Runs work in a task of its own, which a dropped call does not end. `None` where it takes longer than [`CHANGE_WAIT`]: it
-/// goes on.
+/// Runs work in a task of its own, which a dropped call does not end. Where it takes longer than [`CHANGE_WAIT`] it goes on, and
+/// the result is `pending`.
 async fn run_detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Option<Result<T>> {
+    pending: T,
+) -> Result<T> {
     let task = tokio::spawn(on_file_threads(work.boxed()));
-    let done = tokio::time::timeout(CHANGE_WAIT, task).await;
-    Some(done.ok()?.map_err(JobError::failed).flatten())
+    match tokio::time::timeout(CHANGE_WAIT, task).await {
+        Ok(done) => done.map_err(JobError::failed)?,
+        Err(_) => Ok(pending),
+    }
 }
 
-/// Has the launcher cancel a job. A cancel that takes too long stays pending beside the job until it is carried out, so
-/// that the next server repeats it should this one end.
-async fn cancel_launched(
+/// Has the launcher cancel a job. Until that is done it stays pending beside the job, so that the next server repeats it.
+async fn cancel_by_launcher(
     context: &Arc<Context>,
     job: &JobIdentity,
     force: bool,
 ) -> Result<JobStatus> {
     let launcher = Arc::clone(context.launcher(&job.cloud)?);
-    // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
+    // Before the request, so that it survives this server. A job on this machine has the request itself in its folder.
     let note = match launcher.is_local() {
         true => "",
         false => keep_pending(context, &job.job_id),
     };
-    let (within, of) = (Arc::clone(context), job.clone());
+    let (task_context, task_job) = (Arc::clone(context), job.clone());
     let work = async move {
-        let done = launcher.cancel(&of, force).await;
+        let done = launcher.cancel(&task_job, force).await;
         match &done {
-            Ok(_) => clear_pending_cancel(&within, &of.job_id),
-            Err(error) => within.warn(&of.job_id, error, "a cancel failed"),
+            Ok(_) => clear_pending_cancel(&task_context, &task_job.job_id),
+            Err(error) => task_context.warn(&task_job.job_id, error, "a cancel failed"),
         }
         done
     };
-    let Some(done) = run_detached(work).await else {
-        return Ok(JobStatus::running().with_message(format!(
-            "the cancel is not finished after {} s{note}: call poll_status to see the job end",
-            CHANGE_WAIT.as_secs()
-        )));
-    };
-    // The caller is answered, and decides. Where nobody is, the next call about the job repeats it.
+    let pending = JobStatus::running().with_message(format!(
+        "the cancel is not finished after {} s{note}: call poll_status to see the job end",
+        CHANGE_WAIT.as_secs()
+    ));
+    let done = run_detached(work, pending).await;
+    // A caller who is answered decides. Where nobody waits any more, the next call about the job repeats it.
     done.inspect_err(|_| clear_pending_cancel(context, &job.job_id))
 }
 
@@ -246,16 +243,15 @@ fn keep_pending(context: &Context, job_id: &str) -> &'static str {
     if let Err(error) = &kept {
         tracing::warn!(job_id, %error, "cannot write a cancel down");
     }
-    // A job that this server did not start has no folder here.
+    // A job without an id of ours has no folder.
     match job_id.is_empty() || kept.is_err() {
         true => ", and it is not repeated if it fails",
         false => "",
     }
 }
 
-/// Requests that a launch in flight be cancelled as soon as it ends, which `force` brings about, and waits for that up to
-/// [`LAUNCH_WAIT`]. `None` when no launch is in flight.
-async fn cancel_launch(
+/// Cancels a launch in flight as soon as it ends, which `force` brings about, and waits for that. `None` where there is none.
+async fn cancel_in_flight(
     context: &Context,
     identity: &JobIdentity,
     force: bool,
@@ -268,36 +264,35 @@ async fn cancel_launch(
         Ok(launcher) if force => launcher.kill_launch(identity).await?,
         _ => None,
     };
-    let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
-    Ok(Some(
-        match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-            Some(LaunchOutcome::Cancelled { job, .. }) => *job,
-            Some(LaunchOutcome::Unknown(reason)) => return Err(JobError::failed(reason)),
-            // Its job may be there all the same.
-            Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
-                return Err(JobError::failed(reason));
-            }
-            Some(LaunchOutcome::Failed(reason)) => {
-                JobStatus::failed().with_message(format!("its launch failed: {reason}"))
-            }
-            // The launch is over, or that of a job on this machine, which takes a moment.
-            _ if !identity.oumi_job_id.is_empty() => JobStatus::running().with_message(format!(
-                "the cancel is under way{note}; call poll_status to see the job end"
-            )),
-            Some(LaunchOutcome::Launched(_)) | None => {
-                let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
-                let hint = match force {
-                    true => "",
-                    false => "; if it hangs, cancel_job with force=true kills it",
-                };
-                job.message = killed.or_else(|| Some(format!(
+    let failing = || context.in_flight.cancel_error(&identity.job_id);
+    let status = match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
+        Some(LaunchOutcome::Cancelled { job, .. }) => *job,
+        Some(LaunchOutcome::Unknown(reason)) => return Err(JobError::failed(reason)),
+        // A launch that was killed may have left a job all the same.
+        Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
+            return Err(JobError::failed(reason));
+        }
+        Some(LaunchOutcome::Failed(reason)) => {
+            JobStatus::failed().with_message(format!("its launch failed: {reason}"))
+        }
+        // The launch is over, or that of a job on this machine, which takes a moment.
+        _ if !identity.oumi_job_id.is_empty() => JobStatus::running().with_message(format!(
+            "the cancel is under way{note}; call poll_status to see the job end"
+        )),
+        _ => {
+            let hint = match force {
+                true => "",
+                false => "; if it hangs, cancel_job with force=true kills it",
+            };
+            JobStatus::new(status::LAUNCHING, JobState::Pending, false).with_message(
+                killed.unwrap_or_else(|| format!(
                     "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when{hint}"
-                )));
-                job
-            }
-        },
-    ))
+                )),
+            )
+        }
+    };
+    Ok(Some(status))
 }
 
 fn answer(job: JobIdentity, outcome: Result<JobStatus>) -> CancelAnswer {

@@ -1,5 +1,4 @@
-//! Consent: asks the user before something is started or ended that costs money, with everything they need to decide, in lines that no
-//! value can imitate. The server knows how the user is reached.
+//! Asks the user before something is started or ended that costs money, in lines that no value can imitate.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -77,13 +76,10 @@ impl JobService {
             if let Some(info) = info.filter(|info| !info.is_stopped) {
                 text.field("Price", &info.offer.text());
             }
-            let label = if change.job.is_empty() {
-                "Jobs on it"
-            } else {
-                "Its name"
-            };
+            let is_cluster = change.job.is_empty();
+            let label = if is_cluster { "Jobs on it" } else { "Its name" };
             text.field(label, &live);
-            text.field("Launches onto it that are under way", change.launching);
+            text.field("Launches under way onto it", change.launching);
             text.line(change.consequence);
             let mut prompt = text.prompt(format!(
                 "{} {:?} of {:?} on {:?}",
@@ -119,8 +115,8 @@ impl JobService {
         live.unwrap_or_else(|| "not known".to_owned())
     }
 
-    /// Describes a cluster, where it is there. Fails where it is on another cloud than the call gives, and where the policy forbids
-    /// the one that it is really on: the launcher goes by its name alone.
+    /// Describes a cluster, if it exists. The launcher goes by its name alone, so that the cluster may be on another cloud than the
+    /// call gives, or on a forbidden one: then this fails.
     pub(super) async fn cluster_info(
         &self,
         cloud: &str,
@@ -135,7 +131,7 @@ impl JobService {
         let info = match until(deadline, launcher.clusters(Some(cluster))).await {
             Ok(list) => list.into_iter().next(),
             Err(error) if policy.clouds.is_some() => return Err(error),
-            // It is shown as not known, and so is its price.
+            // The prompt shows the cluster and its price as not known.
             Err(error) => Some(ClusterInfo {
                 summary: format!("not known: {error}"),
                 offer: Offer::unknown(error.to_string()),
@@ -155,8 +151,7 @@ impl JobService {
         Ok(info)
     }
 
-    /// Asks the user where the policy wants that, and returns the plan that they agreed to, perhaps minutes ago. The launch was
-    /// checked against the dry run that `plan_id` names.
+    /// Asks the user where the policy wants that, and returns the id of the plan that they agreed to, perhaps minutes ago.
     pub(super) async fn confirm_launch(
         &self,
         launch: &mut PreparedLaunch,
@@ -168,18 +163,19 @@ impl JobService {
             return Ok(None);
         }
         let Some(provider) = &self.provider else {
-            if plan_id.is_empty() && asks_always {
+            // With a plan_id the launch was compared with what the user saw.
+            if !plan_id.is_empty() {
+                return Ok(None);
+            }
+            if asks_always {
                 let variable = env_vars::CONSENT;
                 let error = format!("{variable}=always, and this client cannot ask its user");
                 return Err(JobError::blocked(error).with_hint(
                     "call run_job with dry_run=true, show that to the user, and give its plan_id",
                 ));
             }
-            if plan_id.is_empty() {
-                let warning =
-                    "no plan_id was given: whether the user saw this job could not be checked";
-                launch.plan.warnings.push(warning.to_owned());
-            }
+            let warning = "no plan_id was given: whether the user saw this job was not checked";
+            launch.plan.warnings.push(warning.to_owned());
             return Ok(None);
         };
         let plan_id = self.context.plans.insert(launch);
@@ -212,12 +208,10 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         }
     } else {
         let (cluster, resources) = (&plan.cluster, &config["resources"]);
-        let is_spot = may_be_spot(resources);
+        let (is_new, is_spot) = (spec.identity.cluster.is_empty(), may_be_spot(resources));
         text.field("Cloud", &spec.identity.cloud);
-        match spec.identity.cluster.is_empty() {
-            true => text.field("Cluster", &format!("a new one, {cluster}")),
-            false => text.field("Cluster", cluster),
-        }
+        let new = if is_new { "a new one, " } else { "" };
+        text.field("Cluster", &format!("{new}{cluster}"));
         text.field("Accelerators", &plain(&resources["accelerators"], "none"));
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
         text.field("Spot", if is_spot { "yes" } else { "no" });
@@ -230,7 +224,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         }
     }
     text.field("Runs", &plan.command_line);
-    // Else the command shows both.
+    // Without a job config the command line shows both.
     if !config.is_null() {
         text.field("Does", spec.command.name);
         text.field("Config", &spec.config.path.display().to_string());
@@ -239,7 +233,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
     text.field("Output", &spec.config.output_dir);
     text.field("Idle cluster", plan.autostop.as_deref().unwrap_or_default());
     text.field("Time limit", &time_limit(launch).unwrap_or_default());
-    // Else the path of the config shows it.
+    // Otherwise the path of the config shows it.
     if spec.config.path.parent() != Some(&spec.client_cwd) {
         text.field("Project folder", &spec.client_cwd.display().to_string());
     }
@@ -300,11 +294,6 @@ fn may_be_spot(resources: &Value) -> bool {
     resources.get("use_spot").is_some_and(is_on) || choices.any(may_be_spot)
 }
 
-fn holds_home(folder: &str) -> bool {
-    let home = dirs::home_dir();
-    home.is_some_and(|home| home.starts_with(expand_home(folder)))
-}
-
 /// Labelled lines. Each value is made one line, so that it cannot imitate a label.
 struct PromptText(String);
 
@@ -340,8 +329,8 @@ impl PromptText {
                 | ("config", "setup" | "run", Value::String(_))
                 | ("resources", "cloud" | "accelerators" | "use_spot", _) => {}
                 ("config", "working_dir", Value::String(folder)) => {
-                    let home = holds_home(folder).then_some(" (your whole home folder)");
-                    let home = home.unwrap_or_default();
+                    let home = dirs::home_dir().filter(|it| it.starts_with(expand_home(folder)));
+                    let home = home.map_or("", |_| " (your whole home folder)");
                     self.field("Working folder", &format!("{folder}{home}"));
                 }
                 ("config", "file_mounts", Value::Object(mounts)) => {

@@ -50,12 +50,10 @@ impl Costs {
             }
         };
         let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;
-        let up: Result<Vec<_>, _> = up.into_iter().collect();
-        let up = up.map(|lists| lists.concat());
-        let offer = offer?;
+        let up: Result<Vec<_>> = up.into_iter().collect();
         Some(Self {
-            offer,
-            up,
+            offer: offer?,
+            up: up.map(|lists| lists.concat()),
             launched,
         })
     }
@@ -83,8 +81,8 @@ impl Costs {
         text
     }
 
-    /// Refuses a launch onto `cluster` that goes above the limit of costs, or that may do so unless the user can be asked: then
-    /// it returns the doubt, for them to see. Does file work.
+    /// Refuses a launch onto `cluster` above the limit of costs. Where a price is not known it refuses too, or returns the doubt for
+    /// the user to see, if they can be asked. Does file work.
     pub(super) fn check_limit(
         &self,
         context: &Context,
@@ -109,7 +107,7 @@ impl Costs {
             Some(_) => {}
             None => unknown.push("this job".to_owned()),
         }
-        let doubt = format!("{rule}; not known is the price of {}", unknown.join(", "));
+        let doubt = format!("{rule}; the price of {} is not known", unknown.join(", "));
         match unknown.as_slice() {
             [] => Ok(None),
             _ if can_ask => Ok(Some(doubt)),
@@ -140,7 +138,7 @@ impl Costs {
                 let launcher = context.launcher(&job.cloud).ok();
                 let price = price.or_else(|| launcher?.launch_price(&job.identity()));
                 let known = clusters.entry(name).or_default();
-                // Of two clusters that had the name one after the other, the dearer.
+                // Two clusters may have had the name one after the other: the higher price counts.
                 *known = known.iter().copied().chain(price).reduce(f64::max);
             }
         }
@@ -149,7 +147,7 @@ impl Costs {
         if let Err(error) = &self.up {
             unknown.push(format!("what is up ({error})"));
         }
-        // The sum of no prices would be -0.
+        // `sum` of no prices would be -0.
         let prices = clusters.values().flatten();
         (prices.fold(0.0, |sum, price| sum + price), unknown)
     }

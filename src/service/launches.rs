@@ -31,8 +31,7 @@ const CANCEL_RETRIES: [f64; 4] = [1.0, 4.0, 15.0, 60.0];
 /// What starts a launch: its plan, and the lock of its folder.
 type Start = (LaunchPlan, JobLock);
 
-/// Records a job and starts its launch, in a task of its own: dropping the future stops neither. Refuses what goes above the
-/// limit of costs.
+/// Records a job, unless it goes above the limit of costs, and starts its launch. Dropping the future stops neither.
 pub(super) fn submit(
     context: &Arc<Context>,
     launch: PreparedLaunch,
@@ -70,7 +69,7 @@ async fn record(
         ..spec.identity
     };
     if launch.is_local {
-        // As its launcher will say, so that the record need not be written again.
+        // The id that its launcher will report, so that the record need not be written again.
         identity.oumi_job_id.clone_from(&identity.job_id);
     }
     let price = costs.as_ref().and_then(|costs| costs.offer.highest());
@@ -86,7 +85,7 @@ async fn record(
         output_dir: spec.config.output_dir,
         ..JobRecord::default()
     };
-    // Under the lock of the registry, so that each launch counts the others, also those of other servers.
+    // Under the lock of the registry, so that launches of all servers count one another.
     let prepare = |records: &[JobRecord]| {
         if let Some(costs) = &costs {
             costs.check_limit(context, &identity.cluster, records, can_ask)?;
@@ -129,7 +128,13 @@ async fn run(context: &Context, identity: &JobIdentity, start: Option<Start>) {
         if in_flight.evict(job_id, outcome.clone()) {
             return;
         }
-        outcome = cancel_launched(context, launched).await;
+        outcome = match cancel_with_retries(context, launched).await {
+            Ok(job) => LaunchOutcome::Cancelled {
+                job: Box::new(job),
+                was_launched: true,
+            },
+            Err(error) => LaunchOutcome::Unknown(error.to_string()),
+        };
     }
     // A cancel that failed stays pending: the next call about the job retries it.
     if !matches!(outcome, LaunchOutcome::Unknown(_)) {
@@ -158,7 +163,7 @@ async fn launch(
             drop(lock);
             recorded.map_err(|error| {
                 JobError::unavailable(format!(
-                    "it was cancelled before its launch, and that cannot be recorded ({error}), so a later call decides"
+                    "it was cancelled before its launch, but that could not be recorded ({error}): the next call about it decides"
                 ))
             })?;
             let job = JobStatus::cancelled();
@@ -168,59 +173,47 @@ async fn launch(
             });
         }
         let starting = launcher.start(identity, plan, lock).await;
-        // Whatever kind of error it is: it did not start.
+        // Whatever its kind, the error means that the job did not start.
         starting.map_err(JobError::failed)?;
     }
     let launched = launcher.wait_for_launch(identity).await;
     let launched = launched.map_err(|error| match error.kind {
-        ErrorKind::Unavailable => error.context("how the launch ended could not be found out"),
+        ErrorKind::Unavailable => error.context("how the launch ended is not known"),
         _ => error,
     })?;
     if launched != *identity
         && let Err(error) = context.registry.update(launched.clone()).await
     {
-        // The next call about the job finds its identity out again.
+        // The next call about the job asks for its identity again.
         tracing::warn!(job_id = launched.job_id, %error, "cannot record a launched job");
     }
     Ok(LaunchOutcome::Launched(launched))
 }
 
 /// Cancels a job whose launch has just ended, with retries: the job costs money meanwhile.
-async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOutcome {
-    let launcher = match context.launcher(&launched.cloud) {
-        Ok(launcher) => launcher,
-        Err(error) => return LaunchOutcome::Unknown(error.to_string()),
-    };
-    let mut retries = CANCEL_RETRIES.into_iter();
+async fn cancel_with_retries(context: &Context, launched: &JobIdentity) -> Result<JobStatus> {
+    let (launcher, job_id) = (context.launcher(&launched.cloud)?, &launched.job_id);
+    let mut waits = CANCEL_RETRIES.into_iter();
     loop {
         let error = match launcher.cancel(launched, false).await {
-            Ok(job) => {
-                return LaunchOutcome::Cancelled {
-                    job: Box::new(job),
-                    was_launched: true,
-                };
-            }
+            Ok(job) => return Ok(job),
             Err(error) => error.context("the job was launched, and cancelling it failed"),
         };
-        let Some(wait) = retries.next() else {
-            return LaunchOutcome::Unknown(error.to_string());
+        let Some(wait) = waits.next() else {
+            return Err(error);
         };
-        context.warn(&launched.job_id, &error, "a cancel failed; retrying");
+        context.warn(job_id, &error, "a cancel failed; retrying");
         let in_flight = &context.in_flight;
-        in_flight.set_cancel_error(&launched.job_id, error.to_string());
+        in_flight.set_cancel_error(job_id, error.to_string());
         tokio::time::sleep(Duration::from_secs_f64(wait)).await;
     }
 }
 
-/// Resolves a query, and completes the identity of a job whose launch an earlier server started, where that launch ends within a
-/// moment.
+/// Resolves a query. Resumes the launch that an earlier server started of the job, and waits [`RESUME_WAIT`] for its end.
 pub(super) async fn resolve(context: &Arc<Context>, query: &JobIdentity) -> Result<ResolvedJob> {
     let job = lookup::resolve(context, query).await?;
-    let Some(watch) = job
-        .record
-        .as_ref()
-        .and_then(|record| resume(context, record))
-    else {
+    let watch = job.record.as_ref().and_then(|it| resume(context, it));
+    let Some(watch) = watch else {
         return Ok(job);
     };
     Ok(match outcome_within(watch, RESUME_WAIT).await {
@@ -237,10 +230,9 @@ pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
     }
 }
 
-/// Resumes what an earlier server left unfinished of a job: a launch whose end is not recorded, or a cancel. Returns a watch of
-/// the launch, if it was resumed now.
+/// Resumes the launch or the cancel of a job that an earlier server left unfinished, and returns a watch of it if it began now.
 pub(super) fn resume(context: &Arc<Context>, job: &JobRecord) -> Option<LaunchWatch> {
-    // A job that costs no money is finished even where the policy forbids new ones.
+    // A launch on this machine is finished even where the policy forbids new ones: it costs nothing.
     let is_local = context.is_local(&job.cloud);
     if !is_local && context.policy.check(&job.cloud).is_err() {
         return None;
@@ -250,7 +242,10 @@ pub(super) fn resume(context: &Arc<Context>, job: &JobRecord) -> Option<LaunchWa
         tracing::warn!(job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
         false
     });
-    let watch = is_unfinished.then(|| context.in_flight.insert(job_id))??;
+    if !is_unfinished {
+        return None;
+    }
+    let watch = context.in_flight.insert(job_id)?;
     spawn(context, job.identity(), None);
     Some(watch)
 }
@@ -268,26 +263,23 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
         && (dir.has_pending_cancel()? || is_cloud && has_abandoned_epilogue(&dir)?))
 }
 
-/// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
-/// unless its processes live.
+/// Creates the folder of a new job. One that a server left without a record is replaced, unless its processes live.
 fn create_job_dir(
     dir: Option<JobDir>,
     has_new_id: bool,
     redactor: &Redactor,
     price: Option<f64>,
 ) -> Result<JobLock> {
-    let another_name = |error: JobError| error.with_hint("choose another job_name");
-    let no_folder = || another_name(JobError::invalid("the job id is no name for a folder"));
-    let dir = dir.ok_or_else(no_folder)?;
+    let dir = dir.ok_or_else(|| JobError::invalid("the job id cannot name a folder"))?;
     let path = dir.path().display();
     let failed = |error: io::Error| {
         JobError::failed(format!("cannot make the job's folder {path}: {error}"))
             .with_hint("check its permissions and free space")
     };
-    // Lists all processes of the machine, while no other job can be recorded.
+    // This lists all processes, while the registry is locked: only done where it is needed.
     if !has_new_id && is_alive(&dir).map_err(failed)? {
         let error = format!("processes of an earlier job still use {path}");
-        return Err(another_name(JobError::blocked(error)));
+        return Err(JobError::blocked(error).with_hint("choose another job_name"));
     }
     if dir.exists().map_err(failed)? {
         dir.remove().map_err(failed)?;

@@ -1,8 +1,7 @@
 //! `list_jobs`: every job in one answer, newest first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -15,7 +14,6 @@ use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
 use super::sanitize::sanitize;
 use super::{Context, JobService, launches, setting_problems};
-use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
@@ -53,16 +51,16 @@ impl JobService {
         let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
         for (known, listing) in listings {
             if !listing.warnings.is_empty() {
-                // It may quote any job that it was asked about.
+                // A warning may quote any job that the launcher was asked about.
                 quoted.extend(listing.warnings);
                 redactors.extend(known.iter().map(|job| context.redactor(&job.job_id)));
             }
             for job in listing.jobs {
-                // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
+                // The launcher decides if a job is ours: a cluster that was created again counts its jobs from 1 again.
                 let JobIdentity { job_id, cloud, .. } = &job.identity;
                 let record = by_id.get(job_id.as_str()).copied();
                 if let Some(record) = record {
-                    // By the last one the limit of costs knows a cluster that is there.
+                    // The last record of a cluster that is there is kept: the limit of costs counts the cluster by it.
                     let on_it = |other: &&JobRecord| other.cluster_name == record.cluster_name;
                     let is_needed = job.status.details.cluster.is_some()
                         && records.iter().rfind(on_it) == Some(record);
@@ -116,8 +114,7 @@ impl StatusFilter {
     }
 }
 
-/// Asks every launcher that the policy allows, in parallel, and returns the jobs each was asked about with its answer. Of one that
-/// does not answer there is a warning.
+/// Asks all allowed launchers at once, and returns the jobs that each was asked about with its answer, or a warning.
 async fn ask_launchers(
     context: &Context,
     records: &[JobRecord],
@@ -130,9 +127,12 @@ async fn ask_launchers(
         let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
             let listed = launcher.list(&known).await;
-            let listing = listed.unwrap_or_else(|error| Listing {
-                warnings: Vec::from_iter(not_asked(known.iter().map(|job| &*job.job_id), &error)),
-                ..Listing::default()
+            let listing = listed.unwrap_or_else(|error| {
+                let ids = known.iter().map(|job| &*job.job_id);
+                Listing {
+                    warnings: Vec::from_iter(not_asked(ids, &error.to_string())),
+                    ..Listing::default()
+                }
             });
             (known, listing)
         })
@@ -152,36 +152,24 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
         Err(error) => vec![error.to_string()],
     };
     warnings.extend(setting_problems());
-    let data_dir = &context.data_dir;
-    warnings.extend(data_dir.check().err().map(|error| error.to_string()));
-    let folders = data_dir.jobs().read_dir().ok();
-    let names = folders.map(|all| all.flatten().map(|folder| folder.file_name()));
-    let folders: Option<HashSet<OsString>> = names.map(Iterator::collect);
-    let (mut gone, mut by_cloud) = (Vec::<&str>::new(), BTreeMap::<&str, Vec<&str>>::new());
+    if let Err(error) = context.data_dir.check() {
+        warnings.push(error.to_string());
+    }
+    let mut not_allowed = BTreeMap::<String, Vec<&str>>::new();
     for JobRecord { job_id, cloud, .. } in records {
-        by_cloud.entry(cloud).or_default().push(job_id);
-        let is_there = |all: &HashSet<OsString>| all.contains(OsStr::new(job_id));
-        let has_folder = folders.as_ref().is_none_or(is_there) || data_dir.job(job_id).is_none();
-        if context.is_local(cloud) && !has_folder {
-            gone.push(job_id);
+        if let Err(error) = context.allowed_launcher(cloud) {
+            let ids = not_allowed.entry(error.to_string()).or_default();
+            ids.push(job_id);
         }
     }
-    if !gone.is_empty() {
-        warnings.push(format!(
-            "the folders of these jobs are gone, and their logs with them: {}",
-            join_names(gone.into_iter())
-        ));
-    }
-    for (cloud, ids) in by_cloud {
-        if let Err(reason) = context.allowed_launcher(cloud) {
-            warnings.extend(not_asked(ids.into_iter(), &reason));
-        }
+    for (error, ids) in not_allowed {
+        warnings.extend(not_asked(ids.into_iter(), &error));
     }
     warnings
 }
 
 /// Names the jobs that could not be asked about, if any.
-fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Option<String> {
+fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &str) -> Option<String> {
     let ids = join_names(job_ids);
     (!ids.is_empty()).then(|| format!("not asked about: {ids}; {error}"))
 }

@@ -1,7 +1,6 @@
-//! Readings of the logs of jobs, for polls: kept between them, so that each costs only what is new.
-//!
-//! A log on this machine is read at each poll. That of a cloud job costs a run of `sky logs`: it is fetched at most once a
-//! minute, once more after the end, and only of a job that has begun. What does not come in time is part of the next poll.
+//! Reads the logs of jobs for polls, and keeps the readings, so that each poll costs only what is new. A log on this machine is read
+//! at each poll. That of a cloud job costs a run of `sky logs`: it is fetched at most once a minute, once more after the end, and
+//! only of a job that has begun. What does not come in time is part of the next poll.
 
 use std::collections::HashMap;
 use std::io;
@@ -58,7 +57,7 @@ impl LogReaders {
     fn get(&self, job: &JobIdentity) -> Arc<LogReader> {
         let mut readers = lock(&self.readers);
         if readers.len() >= MAX_LOGS && !readers.contains_key(job) {
-            // Any: calls that go round come to the oldest next.
+            // Any one will do: calls that go round all jobs come to the oldest next.
             let other = readers.keys().next().cloned();
             drop(other.and_then(|other| readers.remove(&other)));
         }
@@ -67,7 +66,7 @@ impl LogReaders {
 
     /// Returns the newest reading of a job's log, and reads nothing.
     pub(super) fn newest(&self, job: &JobIdentity) -> Option<LogReading> {
-        lock(&self.readers).get(job)?.newest()
+        lock(&lock(&self.readers).get(job)?.newest).clone()
     }
 
     /// Reads the log of a job with this status where that is due, and returns the newest reading, within at most `wait`.
@@ -94,7 +93,7 @@ impl LogReaders {
                 let _permit = fetches.acquire().await.map_err(JobError::failed)?;
                 reader.fetch(&mut work, &*launcher, &job).await
             };
-            // In a task, which goes on when the poll does not wait for it.
+            // In a task, which goes on when the poll no longer waits.
             let task = tokio::spawn(on_file_threads(fetch.boxed()));
             task.await.map_err(JobError::failed)?
         };
@@ -102,7 +101,7 @@ impl LogReaders {
             let job_id = &job.job_id;
             tracing::info!(job_id, %error, "cannot read the log for the progress");
         }
-        reader.newest()
+        lock(&reader.newest).clone()
     }
 }
 
@@ -139,10 +138,6 @@ impl Work {
 }
 
 impl LogReader {
-    fn newest(&self) -> Option<LogReading> {
-        lock(&self.newest).clone()
-    }
-
     /// Reads the log of a job on this machine, whose file stays where it is.
     async fn read_file(
         &self,
@@ -171,9 +166,10 @@ impl LogReader {
         launcher: &dyn Launcher,
         job: &JobIdentity,
     ) -> Result<()> {
-        // Of a deleted cluster only the log of the launch is left, a file, which says nothing of the job.
+        // A file is the log of the launch, which is all that is left of a deleted cluster and says nothing of the job.
         if let LogContent::Text { text, .. } = launcher.logs(job).await?.content {
-            let reading = LogReading::of_text(&text, exit_code(&text), self.newest());
+            let before = lock(&self.newest).clone();
+            let reading = LogReading::of_text(&text, exit_code(&text), before);
             *lock(&self.newest) = Some(reading);
             work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
         }
@@ -222,8 +218,7 @@ impl LogReading {
         }
     }
 
-    /// Reads the end of a log that comes without the time of its last write: what differs from the reading before was written
-    /// since; before the first reading, nobody knows when.
+    /// Reads the end of a log that comes without the time of its last write. What differs from `before` was written since.
     fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
         let mut links = Links::default();
         links.read(text.as_bytes());
@@ -252,7 +247,7 @@ impl LogReading {
             written: Some(written),
             exit_code,
             tail: Tail::Text(text.into()),
-            // They stand at the beginning, which the log loses with time.
+            // Links stand at the beginning of a log, which is no longer fetched once the log is long.
             links: match before.links.as_slice() {
                 [] => links.to_vec(),
                 _ => before.links,
@@ -260,8 +255,7 @@ impl LogReading {
         }
     }
 
-    /// Reads the last bytes of the log, from the first whole line on, or where there is none the first word: half a secret is not
-    /// recognized as one. Does file work.
+    /// Reads the end of the log, from a whole line or at least word on: half a secret is not recognized. Does file work.
     pub(super) fn tail(&self, max_bytes: u64) -> Vec<u8> {
         match &self.tail {
             Tail::None => Vec::new(),

@@ -3,8 +3,6 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use regex::Regex;
-
 use super::answers::LogsAnswer;
 use super::requests::LogsRequest;
 use super::{Context, JobService, launches};
@@ -20,11 +18,11 @@ use crate::progress::{Scanner, read_log, without_curve};
 use crate::settings::data_dir::write_atomic;
 
 /// The smallest budget of an answer: with less there is no room for a line.
-const SMALLEST_MAX_BYTES: usize = 1024;
+const MIN_BYTES: usize = 1024;
 const MAX_SEARCH_TIME: Duration = Duration::from_secs(5);
 const SPARKLINE_COLUMNS: usize = 60;
 
-const TIMED_OUT: &str = "This is what arrived of the log in time: more may follow.";
+const TIMED_OUT: &str = "Only this part of the log arrived in time; more may follow.";
 /// The fetched text ends before the position of the cursor.
 const TOO_SHORT: &str =
     "Less of the log was fetched than you have read: call again with this cursor.";
@@ -35,10 +33,9 @@ impl JobService {
         let context = &self.context;
         let mut job_id = request.job.job_id.clone();
         let read = async {
-            let part = part(&request)?;
             let job = launches::resolve(context, &request.job).await?.identity;
             job_id.clone_from(&job.job_id);
-            read_job(context, &job, &request, part).await
+            read_job(context, &job, &request).await
         };
         let mut answer = match read.await {
             Ok(answer) => LogsAnswer {
@@ -57,24 +54,10 @@ impl JobService {
     }
 }
 
-/// Reads the arguments that name a part of the log: what is new since a position, or the lines that match a pattern. Fails where
-/// they do not fit, before anything is fetched.
-fn part(request: &LogsRequest) -> Result<(Option<Cursor>, Option<Regex>)> {
-    let LogsRequest { cursor, grep, .. } = request;
-    if !cursor.is_empty() && !grep.is_empty() {
-        let error = "grep searches the whole log from its end: leave cursor out, or grep";
-        return Err(JobError::invalid(error));
-    }
-    let cursor = (!cursor.is_empty()).then(|| Cursor::parse(cursor));
-    let pattern = (!grep.is_empty()).then(|| compile(grep));
-    Ok((cursor.transpose()?, pattern.transpose()?))
-}
-
 async fn read_job(
     context: &Context,
     job: &JobIdentity,
     request: &LogsRequest,
-    (cursor, pattern): (Option<Cursor>, Option<Regex>),
 ) -> Result<LogsAnswer> {
     let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
     let redactor = context.redactor(&job.job_id);
@@ -85,9 +68,7 @@ async fn read_job(
     let failed = |error| JobError::failed(format!("cannot read {}: {error}", log.log_file));
     let lines = usize::try_from(request.lines).unwrap_or(0);
     let options = ReadOptions {
-        max_bytes: request
-            .max_bytes
-            .clamp(SMALLEST_MAX_BYTES, LARGEST_MAX_BYTES),
+        max_bytes: request.max_bytes.clamp(MIN_BYTES, LARGEST_MAX_BYTES),
         raw: request.raw,
         ended: log.ended,
     };
@@ -98,17 +79,21 @@ async fn read_job(
         }
     };
     let mut opened = opened.map_err(failed)?;
-    let excerpt = match (cursor, pattern) {
-        (None, None) => tail(&mut opened, lines, options),
-        (Some(cursor), _) => read_since(&mut opened, &cursor, options),
-        (None, Some(pattern)) => {
+    let excerpt = match (request.cursor.as_str(), request.grep.as_str()) {
+        ("", "") => tail(&mut opened, lines, options),
+        (cursor, "") => read_since(&mut opened, &Cursor::parse(cursor)?, options),
+        ("", grep) => {
             let query = Query {
-                pattern,
+                pattern: compile(grep)?,
                 context: usize::try_from(request.context).unwrap_or(usize::MAX),
                 max_matches: lines,
                 deadline: Instant::now() + MAX_SEARCH_TIME,
             };
             search(&mut opened, &query, options)
+        }
+        _ => {
+            let error = "grep searches the whole log: give grep or cursor, not both";
+            return Err(JobError::invalid(error));
         }
     };
     let excerpt = excerpt.map_err(failed)?;

@@ -23,13 +23,6 @@ impl ResolvedJob {
             record: Some(record),
         }
     }
-
-    fn without_record(identity: JobIdentity) -> Self {
-        Self {
-            identity,
-            record: None,
-        }
-    }
 }
 
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id. What
@@ -37,7 +30,7 @@ impl ResolvedJob {
 pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     let job = in_budget(find(context, query)).await?;
     let known = &job.identity;
-    // What is not known contradicts nothing.
+    // An empty field contradicts nothing.
     let fits = |own: &str, given: &str| {
         own.is_empty() || given.is_empty() || given.trim().eq_ignore_ascii_case(own)
     };
@@ -62,7 +55,8 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     }
     let records = context.registry.records().await?;
     if let Some(identity) = running_here(context, &records, query).await {
-        return Ok(ResolvedJob::without_record(identity));
+        let record = None;
+        return Ok(ResolvedJob { identity, record });
     }
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
         return Err(unknown(&records, query));
@@ -70,7 +64,7 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     let cloud = context.cloud_of_call(&query.cloud);
     let wanted = JobIdentity {
         job_id: String::new(),
-        // This machine is none, whatever a client calls it.
+        // A job on this machine has no cluster, whatever the client says.
         cluster: match context.is_local(&cloud) {
             true => String::new(),
             false => query.cluster.trim().to_owned(),
@@ -93,24 +87,21 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
         );
         return Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"));
     }
-    let known = candidates.pop().unwrap_or(wanted);
-    let record = records.iter().find(|record| record.job_id == known.job_id);
-    let is_ours = match context.allowed_launcher(&known.cloud) {
-        Ok(launcher) if record.is_some() => {
-            // Without a cluster the list has shown no other.
-            let is_replaced = !query.cluster.is_empty() && launcher.is_replaced(&known).await;
-            !is_replaced && launcher.is_certain(&known).await
+    let mut identity = candidates.pop().unwrap_or(wanted);
+    let mut record = records.iter().find(|it| it.job_id == identity.job_id);
+    if record.is_some()
+        && let Ok(launcher) = context.allowed_launcher(&identity.cloud)
+    {
+        // Without a cluster in the query, the list has shown that there is no other such job.
+        let is_replaced = !query.cluster.is_empty() && launcher.is_replaced(&identity).await;
+        if is_replaced || !launcher.is_certain(&identity).await {
+            // The call means the job that has the id now, which may be another than the recorded one.
+            record = None;
+            identity.job_id.clear();
         }
-        _ => true,
-    };
-    match record {
-        Some(record) if is_ours => Ok(ResolvedJob::of(record.clone())),
-        // It names the job that has the id now, which may be another than the one recorded.
-        _ => Ok(ResolvedJob::without_record(JobIdentity {
-            job_id: String::new(),
-            ..known
-        })),
     }
+    let record = record.cloned();
+    Ok(ResolvedJob { identity, record })
 }
 
 fn unknown(records: &[JobRecord], query: &JobIdentity) -> JobError {
@@ -170,7 +161,7 @@ async fn candidates(
             Err(error) => (Vec::new(), error.to_string()),
         };
         if !reason.is_empty() {
-            let error = format!("which cluster is meant cannot be found out: {reason}");
+            let error = format!("it is not known which cluster is meant: {reason}");
             return Err(JobError::unavailable(error).with_hint("give cluster_name, or job_id"));
         }
         let foreign = jobs.into_iter().map(|job| job.identity);

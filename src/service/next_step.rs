@@ -1,7 +1,5 @@
-//! The sentences of an answer about a job: what is the matter, and what to do next.
-//!
-//! A model acts on these two, and a person is shown little else: bad news comes first. A model has no clock, so a wait is
-//! either a call with `wait_seconds`, while something is about to change, or the end of its turn.
+//! The two sentences of an answer about a job, which a model acts on: how it is, bad news first, and what to do next. A model has no
+//! clock: it waits either in a call with `wait_seconds`, while something is about to change, or by ending its turn.
 
 use std::time::{Duration, SystemTime};
 
@@ -39,12 +37,12 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
             None if status.status.eq_ignore_ascii_case("failed") => {
                 format!("the job failed{after}")
             }
-            // Such as TIMEOUT, of which the log need not say a word.
+            // A status such as TIMEOUT, which the log may not mention.
             None => format!("the job failed ({}){after}", status.status),
         },
         JobState::Cancelled => format!("the job was cancelled{after}"),
         JobState::Unknown if status.is_done && status.message.is_none() => {
-            "the job is over, and how it ended is not known".to_owned()
+            "the job is over; how it ended is not known".to_owned()
         }
         JobState::Unknown => "status unknown".to_owned(),
     };
@@ -63,7 +61,7 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let what = failure.and_then(|failure| failure.what.as_deref());
     let reported = status.message.as_deref();
     let printed = failure.and_then(Failure::error_line);
-    // Of a process on this machine the launcher knows no more than its exit.
+    // For a process on this machine the launcher knows no more than its exit.
     let more = match &status.details.step {
         Some(_) => what.or(printed.as_deref()).or(reported),
         None => what.or(reported).or(printed.as_deref()),
@@ -94,9 +92,8 @@ fn newest_news(observation: &Observation) -> Option<&BadNews> {
 pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
     let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
     let metrics = &progress.metrics;
-    let step = metrics
-        .step
-        .map(|step| format!("step {step}{}", of(metrics.total_steps)));
+    let total = of(metrics.total_steps);
+    let step = metrics.step.map(|step| format!("step {step}{total}"));
     let step = step.or_else(|| Some(format!("epoch {:.2}", metrics.epoch?)));
     let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
     let mut figures = figures.into_iter().filter_map(|(name, value)| {
@@ -105,9 +102,8 @@ pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
         Some(format!("{name} {value}{}", step.unwrap_or_default()))
     });
     let activity = progress.activity.as_ref().map(|activity| {
-        let done = activity
-            .done
-            .map(|done| format!(" {done}{}", of(activity.total)));
+        let total = of(activity.total);
+        let done = activity.done.map(|done| format!(" {done}{total}"));
         format!("now {}{}", activity.what, done.unwrap_or_default())
     });
     let parts = [step, figures.next(), activity].into_iter().flatten();
@@ -129,7 +125,7 @@ pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Du
         return "Tell the user; cancel_job ends the processes that it left.".to_owned();
     }
     if is_lost {
-        return "Tell the user; cancel_job saves the time that is left.".to_owned();
+        return "Tell the user; cancel_job saves the remaining time.".to_owned();
     }
     if is_stalled {
         return "Tell the user; get_job_logs shows where it stands, and cancel_job ends it."
@@ -160,7 +156,7 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
     let is_silent = status.details.step.is_some() && failure.is_some_and(says_nothing);
     let what = match (status.state, output) {
         (JobState::Succeeded, _) if is_lost => {
-            return "Tell the user: what it has learned is of no use.".to_owned();
+            return "Tell the user: the trained model is of no use.".to_owned();
         }
         (JobState::Succeeded, _) if observation.last_line.is_some() => {
             "get_job_logs shows more. Without `set -eo pipefail` a script ends as its last command does."

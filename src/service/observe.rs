@@ -1,6 +1,5 @@
-//! Observation of a job beside its status: how far it is, whether it has stalled, why it failed, what it has written.
-//!
-//! It reads the job's log and, on this machine, its output folder. Neither fails a poll: what does not come in time is left out.
+//! Observes a job beside its status: how far it is, whether it has stalled, why it failed, what it has written. What does not come
+//! in time is left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use memchr::{memmem, memrchr2};
-use tokio::time::Instant;
 
 use super::log_reader::LogReading;
 use super::lookup::ResolvedJob;
@@ -23,13 +21,11 @@ use crate::redact::Redactor;
 use crate::registry::JobRecord;
 use crate::text::end_of;
 
-/// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
+/// The longest wait of a poll for a cloud log, once the status is there.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
-const MAX_POLL: Duration = Duration::from_secs(30);
 /// The longest wait of a poll for a file: a network disk may hang.
 const FILE_WAIT: Duration = Duration::from_secs(2);
-/// The end of a log, in bytes, that is searched for the cause of a failure before bars and repeats are folded, and the one
-/// in which its last line is.
+/// The bytes at the end of a log that are read for the cause of a failure, and for the last line.
 const FAILURE_TAIL: u64 = 1024 * 1024;
 const LAST_LINE_TAIL: u64 = 16 * 1024;
 /// The most entries of an output folder, and of a checkpoint in it, that are considered.
@@ -52,24 +48,19 @@ pub(super) struct Observation {
     pub(super) duration: Option<Duration>,
 }
 
-/// Observes a job that its launcher has just reported, in a poll that began at `asked_at`.
+/// Observes a job that its launcher has just reported.
 pub(super) async fn observe(
     context: &Context,
     launcher: &Arc<dyn Launcher>,
     job: &ResolvedJob,
     status: &JobStatus,
-    asked_at: Instant,
 ) -> Observation {
-    let fetch_wait = FETCH_WAIT.min(MAX_POLL.saturating_sub(asked_at.elapsed()));
     let is_local = launcher.is_local();
-    let wait = if is_local { FILE_WAIT } else { fetch_wait };
+    let wait = if is_local { FILE_WAIT } else { FETCH_WAIT };
     let reading = context.logs.reading(launcher, &job.identity, status, wait);
     let log = reading.await.unwrap_or_default();
     let lacks_figures = log.progress.as_ref().is_none_or(Progress::is_incomplete);
-    let folder = match is_local {
-        true => read_folder(context, launcher, job, lacks_figures).await,
-        false => None,
-    };
+    let folder = read_folder(context, launcher, job, lacks_figures).await;
     let (output, run_files) = folder.unzip();
     let details = &status.details;
     let started = details.start_at.as_deref().and_then(parse_time);
@@ -127,7 +118,7 @@ pub(super) async fn how_far(
     let reading = context.logs.reading(launcher, identity, status, FILE_WAIT);
     let log = reading.await?;
     let phrase = phrase(&log);
-    // Not the phrase of an older reading, where the log could not be read now.
+    // Where the log could not be read now, the reading is an older one.
     if log.written == version.map(|version| version.written) {
         context.logs.phrases.keep(&path, version, &phrase);
     }
@@ -143,7 +134,7 @@ async fn read_folder(
 ) -> Option<(Output, Option<Progress>)> {
     let record = job.record.as_ref()?;
     let dir = PathBuf::from(&record.output_dir);
-    if !dir.is_absolute() {
+    if !launcher.is_local() || !dir.is_absolute() {
         return None;
     }
     let started = submitted(record);
@@ -161,8 +152,7 @@ async fn read_folder(
         });
         read.await.ok().flatten()
     };
-    let read = tokio::time::timeout(FILE_WAIT, reading).await;
-    read.ok().flatten()
+    tokio::time::timeout(FILE_WAIT, reading).await.ok()?
 }
 
 /// Tells if another job with the same output folder has lived since a job began.
@@ -191,37 +181,35 @@ async fn failure_of(
     launcher: &Arc<dyn Launcher>,
     identity: &JobIdentity,
     status: &JobStatus,
-    log: LogReading,
+    mut log: LogReading,
 ) -> Option<Failure> {
     let details = &status.details;
     let exit = match (details.signal, details.exit_code) {
         (Some(signal), _) => Some(Exit::Signal(signal)),
         (None, code) => code.or(log.exit_code).map(Exit::Code),
     };
-    // Of a process on this machine the message says no more than its exit.
+    // For a process on this machine the message says no more than its exit.
     let is_exit = launcher.is_local() && exit.is_some();
     let reason = status.message.clone().filter(|_| !is_exit);
-    let log = if identity.oumi_job_id.is_empty()
+    if identity.oumi_job_id.is_empty()
         && let Ok(launch) = launcher.logs(identity).await
         && let LogContent::File(path) = launch.content
     {
-        // Its launch failed: the log of that says why.
-        LogReading::at(path)
-    } else {
-        log
-    };
-    // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
+        // The launch failed, and its own log says why.
+        log = LogReading::at(path);
+    }
+    // Redacted here and not only at the exit: a cut through the log could leave half a secret, which is not recognized.
     let redactor = context.redactor(&identity.job_id);
     let mut failure = if redactor.hides_all() {
         failure::explain("", exit, None)
     } else {
-        // Masked before it is folded: what is cleaned or cut is not known as a secret.
+        // Masked before it is folded: a secret that folding changes is not recognized.
         let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
         let log = redactor.redact(end_of(&log, failure::LOOKED_AT));
         let reason = reason.map(|reason| redactor.redact(&reason));
         failure::explain(&log, exit, reason.as_deref())
     }?;
-    // An exit code that stands in `metadata` need not be given again, and 1 says only that it failed.
+    // `metadata` has the exit code already, and 1 says only that the job failed.
     let known = format!("exit code {}", details.exit_code.unwrap_or(1));
     failure.exit = failure.exit.filter(|exit| *exit != known);
     Some(failure)
@@ -230,7 +218,7 @@ async fn failure_of(
 /// Returns the last line of a log that says anything.
 fn last_line(mut tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
     if redactor.knows_values() {
-        // The line that is being written may end in too little of a value to be known as one.
+        // The line that is being written may end within a secret value, which is then not recognized.
         tail.truncate(memrchr2(b'\n', b'\r', &tail)? + 1);
     }
     let log = readable(tail, redactor)?;
@@ -257,7 +245,7 @@ fn parse_time(text: &str) -> Option<SystemTime> {
 fn progress_of(log: &LogReading, run_files: Option<Progress>) -> Option<Progress> {
     let mut progress = match log.progress.clone() {
         None => run_files?,
-        // It names no source: the log is where anybody looks for it.
+        // Without a source: the log is where everybody looks first.
         Some(log) => log.completed(run_files),
     };
     progress.metrics.round();
@@ -273,14 +261,13 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Reads the folder. What was last written before `started` is of an earlier run; in a folder that several jobs write to
-    /// at once nothing is known to be this one's.
+    /// Reads the folder. A checkpoint from before `started` is an earlier run's, one in a shared folder perhaps another job's.
     fn read(dir: &Path, started: Option<SystemTime>, is_shared: bool) -> Option<Self> {
         let is_ours = |path: &Path| {
             let written = path.metadata().and_then(|file| file.modified());
             written.is_ok_and(|written| started.is_none_or(|started| written >= started))
         };
-        // The folder of a checkpoint that is written over stays as old as it was; its files do not.
+        // Writing a checkpoint again changes the times of its files, and not that of its folder.
         let counts = |checkpoint: &Path| {
             let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
             is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
@@ -306,10 +293,9 @@ pub(super) fn newest_checkpoint(dir: &Path, counts: impl Fn(&Path) -> bool) -> O
 
 /// Reads the step from the name that HF Trainer or VERL gives a checkpoint.
 fn checkpoint_step(name: &str) -> Option<u64> {
-    let number = name
-        .strip_prefix("checkpoint-")
-        .or_else(|| name.strip_prefix("global_step_"))?;
-    number.parse().ok()
+    let prefixes = ["checkpoint-", "global_step_"];
+    let step = prefixes.iter().find_map(|it| name.strip_prefix(it))?;
+    step.parse().ok()
 }
 
 #[cfg(test)]

@@ -102,13 +102,10 @@ impl PlanCache {
 fn effects(launch: &PreparedLaunch) -> Value {
     let (spec, plan) = (&launch.spec, &launch.plan);
     let process = &plan.process;
-    // The name of a new cluster may be another by now: it is made up of those that are free.
+    // The name of a new cluster may differ by now: it is made from the names that are free.
     let is_new = spec.identity.cluster.is_empty();
-    let known = |word: &String| match is_new && *word == plan.cluster {
-        true => String::new(),
-        false => word.clone(),
-    };
-    let words = |argv: &Vec<String>| argv.iter().map(known).collect::<Vec<_>>();
+    let is_known = |word: &&String| !is_new || **word != plan.cluster;
+    let words = |argv: &Vec<String>| Vec::from_iter(argv.iter().filter(is_known).cloned());
     let steps = process.plan.steps.iter().map(|step| words(&step.argv));
     let envs = spec.config.document.get("envs").and_then(Value::as_object);
     let mut envs = envs.cloned().unwrap_or_default();
@@ -119,7 +116,7 @@ fn effects(launch: &PreparedLaunch) -> Value {
     json!({
         "command": spec.command.name,
         "cloud": spec.identity.cloud,
-        "cluster_name": known(&plan.cluster),
+        "cluster_name": if is_new { "" } else { &plan.cluster },
         "client_cwd": spec.client_cwd,
         "config_path": spec.config.path,
         "config": document,
@@ -129,7 +126,7 @@ fn effects(launch: &PreparedLaunch) -> Value {
         "autostop_minutes": plan.autostop,
         "max_seconds": process.plan.time_limit_seconds,
         "envs": envs,
-        // The launcher of a cloud job has other variables than the job.
+        // The process that launches a cloud job has other variables than the job.
         "process": { "envs": process.envs },
     })
 }

@@ -1,5 +1,4 @@
-//! `poll_status`: a job as its launcher reports it now, with what its log tells beside, and the wait for news of it: the calls that
-//! wait for a job share its next poll, however many they are.
+//! `poll_status`: how a job is now, and the wait for news of it. All calls that wait for a job share its next poll.
 //!
 //! The cost of a poll decides the pause before it. On this machine, and during a launch, a poll reads a file or two, so it comes
 //! every second. On a cloud it runs `sky`, so the pause grows with the age of the job, from seconds to a minute.
@@ -41,8 +40,6 @@ const NEWS_INTERVAL: Duration = Duration::from_secs(15);
 /// The bounds of the pause before a poll that runs a program.
 const SHORTEST: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(60);
-/// In between, the pause is the age of the job divided by this.
-const PART_OF_AGE: u32 = 20;
 
 impl PollAnswer {
     /// Tells if the job does not exist, or no longer.
@@ -61,8 +58,7 @@ impl JobService {
         poll(&self.context, query).await
     }
 
-    /// Polls a job until something has changed, it has ended, or the time is up, whichever comes first. Reports each poll.
-    /// For a client that shows the progress the time may be longer.
+    /// Polls a job until there is news of it or the time is up, which may be longer for a client that shows the progress.
     pub(crate) async fn poll_until(
         &self,
         request: PollRequest,
@@ -70,10 +66,10 @@ impl JobService {
         shows_progress: bool,
     ) -> PollAnswer {
         let context = &self.context;
-        let max_wait = context.policy.max_wait(shows_progress);
         let called_at = Instant::now();
+        let max_wait = context.policy.max_wait(shows_progress);
         let wait = request.wait_seconds.min(max_wait);
-        // In a block, so that a call which waits holds no room for it.
+        // In a block, so that a waiting call does not keep memory for it.
         let first = {
             let first = Box::pin(poll(context, request.job)).await;
             if wait == 0 || !first.success || first.is_done {
@@ -94,13 +90,13 @@ impl JobService {
                 on_poll(&last);
             }
         };
-        // From the start of the call: the first poll may have taken long, and clients wait for no more than a minute.
+        // Counted from the start of the call: the first poll may have taken long, and clients wait a minute at most.
         let deadline = called_at + Duration::from_secs(wait);
         let _ = tokio::time::timeout_at(deadline, waiting).await;
         let mut answer = Arc::unwrap_or_clone(last);
         if let Some(error) = error.filter(|_| answer.success) {
             answer.warnings.push(format!(
-                "this is the last known status; asked again, there was no answer: {error}"
+                "this is the last known status; a later poll got no answer: {error}"
             ));
         }
         answer
@@ -108,10 +104,6 @@ impl JobService {
 }
 
 pub(super) async fn poll(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
-    in_budget(poll_now(context, query)).await
-}
-
-async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
     let mut answer = PollAnswer {
         job_id: query.job_id.clone(),
         ..PollAnswer::default()
@@ -129,16 +121,15 @@ async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
             ..PollAnswer::default()
         };
         let launcher = context.allowed_launcher(&job.identity.cloud)?;
-        let asked_at = Instant::now();
         let mut status = launcher.status(&job.identity).await?;
         if !status.is_done && context.has_pending_cancel(&job.identity.job_id) {
             status.warnings.push(PENDING_CANCEL.to_owned());
         }
-        let observation = observe(context, launcher, &job, &status, asked_at).await;
+        let observation = observe(context, launcher, &job, &status).await;
         answered(context, &mut answer, &job, status, observation);
         Ok::<_, JobError>(())
     };
-    if let Err(error) = polling.await {
+    if let Err(error) = in_budget(polling).await {
         if error.is_not_found() {
             answer.status = status::NOT_FOUND.to_owned();
         } else if !answer.status.is_empty() {
@@ -159,19 +150,19 @@ fn answered(
     observation: Observation,
 ) {
     let record = job.record.as_ref();
-    // A job that was started elsewhere is known by its run alone.
+    // The age of a job that was started elsewhere is the time that it has run.
     let age = record.and_then(age).or(observation.duration);
     let (is_done, has_failure) = (status.is_done, observation.failure.is_some());
     let mut metadata = fields(&status.details).unwrap_or_default();
     metadata.retain(|name, value| name != "job_name" || *value != job.identity.job_id);
-    // That of a job on this machine stands in the answer, once there is something in it.
+    // A job on this machine has a field for it, once there is something in the folder.
     if let Some(record) = record.filter(|_| is_done && !answer.cloud.is_empty()) {
         let output_dir = record.output_dir.as_str().into();
         metadata.insert("output_dir".to_owned(), output_dir);
     }
-    // While it runs, what is in its folder is not yet what came of it.
+    // While a job runs, its folder does not yet hold the result.
     let output = observation.output.as_ref().filter(|_| is_done);
-    // Of a failed job the message says how long it took, and how far it came.
+    // For a failed job the message says how long it took and how far it came.
     let duration = observation.duration.filter(|_| is_done && !has_failure);
     let progress = observation.progress.as_ref().filter(|_| !has_failure);
     *answer = PollAnswer {
@@ -202,7 +193,7 @@ fn answered(
         false => pause_at(age),
     };
     if let Some(mut failure) = observation.failure {
-        // The log has the rest of what it quotes.
+        // The log has the rest of the quotes that are cut here.
         let whole = to_json(answer).map_or(0, |all| all.to_string().len());
         failure.cut_quotes(whole, MAX_FAILED);
         answer.failure = fields(&failure);
@@ -223,17 +214,20 @@ fn progress_fields(progress: &Progress, is_done: bool) -> Option<Map<String, Val
 
 type NextPoll = BoxFuture<'static, Arc<PollAnswer>>;
 
-/// The next poll of each job that a call waits for, and the answer before it. A poll that nobody waits for any more ends.
+/// The polls of the jobs that calls wait for. A poll that nobody waits for any more ends.
 #[derive(Default)]
 pub(super) struct SharedPolls(Mutex<HashMap<JobIdentity, Polls>>);
 
-type Polls = (WeakShared<NextPoll>, Weak<PollAnswer>);
+struct Polls {
+    last: Weak<PollAnswer>,
+    next: WeakShared<NextPoll>,
+}
 
 impl SharedPolls {
     /// Forgets the jobs that nobody waits for, and returns how many are left.
     pub(super) fn sweep(&self) -> usize {
         let mut polls = lock(&self.0);
-        polls.retain(|_, (poll, _)| poll.upgrade().is_some());
+        polls.retain(|_, polls| polls.next.upgrade().is_some());
         polls.len()
     }
 
@@ -241,7 +235,7 @@ impl SharedPolls {
     fn share(&self, answer: PollAnswer) -> Arc<PollAnswer> {
         let polls = lock(&self.0);
         let polled = polls.get(&query_of(&answer));
-        let last = polled.and_then(|(_, last)| last.upgrade());
+        let last = polled.and_then(|polls| polls.last.upgrade());
         let same = last.filter(|last| **last == answer);
         same.unwrap_or_else(|| Arc::new(answer))
     }
@@ -250,22 +244,20 @@ impl SharedPolls {
     fn next(&self, context: &Arc<Context>, last: &Arc<PollAnswer>) -> Shared<NextPoll> {
         let job = query_of(last);
         let mut polls = lock(&self.0);
-        if let Some(poll) = polls.get(&job).and_then(|(poll, _)| poll.upgrade()) {
+        if let Some(poll) = polls.get(&job).and_then(|polls| polls.next.upgrade()) {
             return poll;
         }
         let (context, query, pause) = (Arc::clone(context), job.clone(), last.pause);
         let next = async move {
             tokio::time::sleep(pause).await;
-            // Boxed: while the calls wait, the memory of a poll is free.
+            // Boxed, so that no memory is kept for a poll while the calls wait.
             let answer = Box::pin(poll(&context, query.clone())).await;
             lock(&context.polls.0).remove(&query);
             Arc::new(answer)
         };
         let next = next.boxed().shared();
-        polls.extend(
-            next.downgrade()
-                .map(|poll| (job, (poll, Arc::downgrade(last)))),
-        );
+        let last = Arc::downgrade(last);
+        polls.extend(next.downgrade().map(|next| (job, Polls { last, next })));
         next
     }
 }
@@ -293,7 +285,7 @@ pub(super) fn is_change(
         return true;
     }
     let has_stalled = one.stalled.is_none() && other.stalled.is_some();
-    // Something bad, the first figures, or, after a while, a part of the run.
+    // News is something bad, the first figures, or after a while one percent of the run.
     let is_news = match (&one.measured, &other.measured) {
         _ if has_stalled => true,
         (None, now) => now.is_some(),
@@ -323,7 +315,7 @@ fn age(job: &JobRecord) -> Option<Duration> {
     (Utc::now() - job.submitted_at()?).to_std().ok()
 }
 
-/// Returns how often a job of this age is worth a question that runs a program.
+/// Returns the pause before a poll that runs a program: a twentieth of the job's age.
 fn pause_at(age: Option<Duration>) -> Duration {
-    (age.unwrap_or_default() / PART_OF_AGE).clamp(SHORTEST, LONGEST)
+    (age.unwrap_or_default() / 20).clamp(SHORTEST, LONGEST)
 }

@@ -37,8 +37,7 @@ pub(super) struct PreparedLaunch {
 }
 
 impl PreparedLaunch {
-    /// Returns what hides the secrets of the job's environment: all values of the call, and those that the config or this process's
-    /// own environment calls a secret.
+    /// Returns what hides all values of the call's `envs`, and those of the config and this process that are named as secrets.
     pub(super) fn redactor(&self) -> Redactor {
         let config = self.spec.config.document.get("envs");
         let named = config.and_then(Value::as_object).into_iter().flatten();
@@ -49,23 +48,21 @@ impl PreparedLaunch {
         redactor_of(values.chain(named))
     }
 
-    fn output_dir(&self) -> Option<&Path> {
-        let output_dir = &self.spec.config.output_dir;
-        (!output_dir.is_empty()).then(|| Path::new(output_dir))
-    }
-
+    /// Tells if another job writes to the output folder of this one, perhaps by another path.
     fn shares_output(&self, record: &JobRecord) -> bool {
-        let theirs = Path::new(&record.output_dir);
-        // As far as it exists: a job that has just begun has not made its folder.
-        let resolve = |path: &Path, known: &Path| {
-            let resolved = known.canonicalize().ok()?;
-            Some(resolved.join(path.strip_prefix(known).ok()?))
-        };
-        let real = |path: &Path| path.ancestors().find_map(|known| resolve(path, known));
-        let is_same = |ours| theirs.is_absolute() && real(ours) == real(theirs);
-        self.output_dir()
-            .is_some_and(|ours| ours == theirs || (self.is_local && is_same(ours)))
+        let [ours, theirs] = [&self.spec.config.output_dir, &record.output_dir].map(Path::new);
+        let is_one = ours == theirs
+            || self.is_local && theirs.is_absolute() && real_path(ours) == real_path(theirs);
+        is_one && !self.spec.config.output_dir.is_empty()
     }
+}
+
+/// Follows the links of a path as far as it exists: a job that has just begun has not made its folder.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|known| {
+        let resolved = known.canonicalize().ok()?;
+        Some(resolved.join(path.strip_prefix(known).ok()?))
+    })
 }
 
 /// Returns what hides these values, and the secrets that the job inherits from this process.
@@ -77,8 +74,7 @@ pub(super) fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor
 }
 
 impl JobService {
-    /// Prepares a launch and checks it: against the plan that was shown, for collisions, and against the policy. Starts and
-    /// writes nothing.
+    /// Prepares a launch and checks it against its plan, other jobs and the policy. Starts and writes nothing.
     pub(super) async fn prepare(
         &self,
         request: &RunRequest,
@@ -96,7 +92,7 @@ impl JobService {
             launch.costs = planned.costs.clone();
         }
         context.data_dir.check()?;
-        // A name that comes after the dry run is no other plan.
+        // A name that is added after the dry run does not make it another plan.
         let wanted = name.unwrap_or_else(|| launch.spec.identity.job_id.clone());
         let records = context.registry.records().await?;
         let job_id = free_job_id(context, &records, &wanted).await?;
@@ -108,7 +104,7 @@ impl JobService {
         }
         launch.plan.warnings.extend(setting_problems());
         if job_id != wanted {
-            let note = format!("a job that is over has the name {wanted}: this one is {job_id}");
+            let note = format!("an earlier job has the name {wanted}: this one is {job_id}");
             launch.plan.warnings.push(note);
         }
         check_collisions(context, &records, &mut launch, request.allow_shared_output).await?;
@@ -122,8 +118,7 @@ impl JobService {
         Ok(launch)
     }
 
-    /// Asks what a launch costs, and refuses one above the limit of costs, or above the price that was shown: the cluster of that
-    /// name may be another by now.
+    /// Asks what a launch costs, and refuses one above the limit, or above its plan's price: the cluster may be another by now.
     pub(super) async fn price(&self, launch: &mut PreparedLaunch) -> Result<()> {
         if launch.is_local {
             return Ok(());
@@ -137,7 +132,9 @@ impl JobService {
             if let Some((planned, now)) = planned.zip(costs.offer.highest())
                 && now > planned + 0.005
             {
-                let error = format!("it would cost ${now:.2} an hour, and its plan ${planned:.2}");
+                let error = format!(
+                    "it would now cost ${now:.2} an hour, not the ${planned:.2} of its plan"
+                );
                 return Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN));
             }
             let cluster = &launch.plan.cluster;
@@ -159,7 +156,13 @@ async fn plan(
     let command = OumiCommand::parse(&request.command)?;
     let options = &request.options;
     check_envs((options.envs.iter()).map(|(name, value)| (name, value.as_str())))?;
-    options.max_hours.map_or(Ok(()), check_hours)?;
+    if let Some(hours) = options.max_hours
+        && !(f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours)
+    {
+        return Err(JobError::invalid(format!(
+            "`max_hours` must be more than 0 and at most {MAX_HOURS}, not {hours}"
+        )));
+    }
     if config.is_job {
         check_job_config(&config)?;
     }
@@ -195,8 +198,7 @@ async fn plan(
     })
 }
 
-/// Returns the cloud that a call asks for; this machine where it names none. Where the config asks for another one then, the
-/// call is refused: which of the two is meant is for the user to say.
+/// Returns the cloud that a call names, else this machine, unless the config asks for a cloud: then the user must say which.
 fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String> {
     let cloud = context.cloud_of_call(&request.cloud);
     if !cloud.is_empty() {
@@ -214,14 +216,6 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
             "ask the user, and pass cloud={asked:?}, or cloud={here:?} to run it on this machine"
         ))),
     }
-}
-
-fn check_hours(hours: f64) -> Result<()> {
-    if (f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours) {
-        return Ok(());
-    }
-    let error = format!("`max_hours` must be more than 0 and at most {MAX_HOURS}, not {hours}");
-    Err(JobError::invalid(error))
 }
 
 fn new_job_id(command: OumiCommand) -> String {
@@ -249,7 +243,7 @@ fn check_job_config(config: &Config) -> Result<()> {
     for name in ["setup", "run"] {
         let script = config.document.get(name);
         if script.is_some_and(|script| !script.is_null() && !script.is_string()) {
-            let error = JobError::invalid(format!("`{name}` of the job config is no text"));
+            let error = JobError::invalid(format!("`{name}` of the job config is not text"));
             return Err(error.with_hint("make it a script"));
         }
     }
@@ -286,8 +280,7 @@ fn check_envs<'a>(envs: impl Iterator<Item = (&'a String, &'a str)>) -> Result<(
     Ok(())
 }
 
-/// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
-/// while the newest of them is not known to be over.
+/// Returns `wanted`, or `wanted-2` and so on where earlier jobs have it. Fails unless the last of them is known to be over.
 async fn free_job_id(context: &Context, records: &[JobRecord], wanted: &str) -> Result<String> {
     let (mut job_id, mut owner) = (wanted.to_owned(), None);
     for number in 2.. {
@@ -305,8 +298,7 @@ async fn free_job_id(context: &Context, records: &[JobRecord], wanted: &str) -> 
     Ok(job_id)
 }
 
-/// Fails where a job that runs writes to the output folder of the launch and that is not allowed. Warns of what the launch shares
-/// with other jobs, and of checkpoints that it may write over.
+/// Refuses a launch into the output folder of a running job, unless that is allowed. Warns of checkpoints and of other jobs here.
 async fn check_collisions(
     context: &Context,
     records: &[JobRecord],
@@ -315,10 +307,12 @@ async fn check_collisions(
 ) -> Result<()> {
     let running = neighbours(context, records, launch).await?;
     let mut warnings = Vec::new();
+    let output_dir = Path::new(&launch.spec.config.output_dir);
     if let Some(writer) = running.iter().find(|record| launch.shares_output(record)) {
         let error = format!(
             "job {} writes to the same output folder now, {}",
-            writer.job_id, launch.spec.config.output_dir
+            writer.job_id,
+            output_dir.display()
         );
         if !allow_shared_output {
             return Err(JobError::blocked(error).with_hint(
@@ -326,16 +320,17 @@ async fn check_collisions(
             ));
         }
         warnings.push(error);
-    } else if let Some(output) = launch.output_dir().filter(|_| launch.is_local)
-        && let Some(checkpoint) = newest_checkpoint(output, |_| true)
+    } else if launch.is_local
+        && let Some(checkpoint) = newest_checkpoint(output_dir, |_| true)
     {
         let training = launch.spec.config.document.get("training");
-        let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
-        let mut what =
-            "this job may write over it; training.try_resume_from_last_checkpoint resumes it";
-        if resumes.is_some_and(|value| value == true) {
-            what = "this job resumes from it";
-        }
+        let resumes = training.is_some_and(|it| it["try_resume_from_last_checkpoint"] == true);
+        let what = match resumes {
+            true => "this job resumes from it",
+            false => {
+                "this job may write over it; training.try_resume_from_last_checkpoint resumes it"
+            }
+        };
         warnings.push(format!(
             "the output folder holds {checkpoint} of an earlier run, and {what}"
         ));
@@ -343,7 +338,7 @@ async fn check_collisions(
     if launch.is_local && !running.is_empty() {
         let names = join_names(running.iter().map(|job| job.job_id.as_str()));
         warnings.push(format!(
-            "jobs that run on this machine already and use its GPUs and memory: {} ({names})",
+            "other jobs already use the GPUs and memory of this machine: {} ({names})",
             running.len()
         ));
     }
@@ -370,7 +365,7 @@ async fn neighbours<'a>(
     near.retain(|record| {
         let mut jobs = listing.jobs.iter();
         let job = jobs.find(|job| job.identity.job_id == record.job_id);
-        // One of another machine that shares the data folder is not known here.
+        // The state of a job on another machine that shares the data folder is not known here.
         let is_here = |state| state == JobState::Running || launch.shares_output(record);
         job.is_some_and(|job| !job.status.is_done && is_here(job.status.state))
     });

@@ -1,5 +1,4 @@
-//! Pruning: records that are too old or too many are removed with their folders, once their jobs are known to be done; old
-//! folders without a record go too.
+//! Removes records that are too old or too many, with their folders, once their jobs are done, and old folders without a record.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -9,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::Context;
-use crate::error::{JobError, Result};
+use crate::error::Result;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
@@ -22,8 +21,8 @@ const MAX_JUMP: i64 = 2 * 24 * 3600;
 /// The time for which a clock must have gone on without a jump, in seconds.
 const STEADY: i64 = 3600;
 
-/// Prunes `records` and returns the ids that are gone. `done` holds what the launchers said of the jobs already; a job that is
-/// missing there is asked about where that is cheap, and else kept. A job whose state is unknown is kept: it may cost money.
+/// Prunes `records` and returns the ids that are gone. `done` has what is known of the jobs already. Others are asked about where
+/// that is cheap, and else kept: a job may cost money.
 pub(super) async fn prune(
     context: &Context,
     records: &[JobRecord],
@@ -31,36 +30,33 @@ pub(super) async fn prune(
 ) -> HashSet<String> {
     let pruning = async {
         let policy = &context.policy;
-        let steady = || is_steady(&context.data_dir.clock(), Utc::now().timestamp());
-        let unknown =
-            |error| JobError::from(error).context("the last reading of the clock is not known");
-        if policy.read_only || !steady().map_err(unknown)? {
+        if policy.read_only || !is_steady(&context.data_dir.clock(), Utc::now().timestamp())? {
             return Ok(HashSet::new());
         }
-        // First: on a full disk it makes the room that the registry needs.
+        // This comes first: on a full disk it makes room for writing the registry.
         if let Err(error) = remove_orphans(context, records).await {
             tracing::warn!(%error, "cannot look for folders without a record");
         }
-        let mut unwanted = Vec::new();
+        let mut unwanted = Vec::<JobRecord>::new();
         let oldest_kept = Utc::now() - policy.kept();
         for record in expired(records, oldest_kept) {
             let is_done = match done.get(record.job_id.as_str()) {
                 Some(is_done) => *is_done,
                 None => context.is_local(&record.cloud) && context.is_over(record).await,
             };
-            // Of too many, also one that has just ended.
+            // A record above the largest number goes even if its job has just ended.
             let is_excess = record.submitted_at().is_some_and(|at| at >= oldest_kept);
             if is_done
                 && !context.in_flight.contains(&record.job_id)
-                && (is_excess || is_long_over(context, record))
+                // A folder that cannot be read is kept.
+                && (is_excess || is_long_over(context, record).unwrap_or(false))
             {
                 unwanted.push(record.clone());
             }
         }
-        let ids = unwanted.iter().map(|record| record.job_id.clone());
-        let ids = ids.collect();
+        let ids = unwanted.iter().map(|it| it.job_id.clone()).collect();
         let remove_dir = |record: &JobRecord| {
-            // What is left of it is a folder without a record, which goes later.
+            // What cannot be removed now is a folder without a record, and is removed later.
             context.job_dir(&record.job_id).map(|dir| dir.remove());
         };
         context.registry.remove(unwanted, remove_dir).await?;
@@ -73,41 +69,31 @@ pub(super) async fn prune(
     })
 }
 
-/// Tells if a job that is over has been so for as long as jobs are kept: one that ran for longer has just ended. On this machine its
-/// end was written to its folder; one elsewhere leaves a mark there when it is first seen to be over.
-fn is_long_over(context: &Context, record: &JobRecord) -> bool {
-    let Some(dir) = context.job_dir(&record.job_id) else {
-        return true;
+/// Tells if a job has been over for as long as jobs are kept. Its folder was last written when a job on this machine ended, and
+/// gets a mark when one elsewhere is first found to be over.
+fn is_long_over(context: &Context, record: &JobRecord) -> io::Result<bool> {
+    let dir = match context.job_dir(&record.job_id) {
+        Some(dir) if dir.exists()? => dir,
+        _ => return Ok(true),
     };
-    let look = || {
-        let mark = dir.path().join(SEEN_OVER);
-        if !dir.exists()? {
-            return Ok(true);
-        }
-        if !context.is_local(&record.cloud) && !mark.try_exists()? {
-            write_atomic(&mark, b"")?;
-        }
-        is_old(dir.path(), context.policy.kept())
-    };
-    look().unwrap_or_else(|error: io::Error| {
-        let job_id = &record.job_id;
-        tracing::warn!(job_id, %error, "cannot see how long a job has been over");
-        false
-    })
+    let mark = dir.path().join(SEEN_OVER);
+    if !context.is_local(&record.cloud) && !mark.try_exists()? {
+        write_atomic(&mark, b"")?;
+    }
+    is_old(dir.path(), context.policy.kept())
 }
 
-/// Tells if the clock has gone on for an hour without a jump, by the readings in the file at `path`. A clock that is wrong for a
-/// moment must not make a young job look old.
+/// Tells if the clock has not jumped for an hour, by the readings in a file: a wrong clock makes a young job look old.
 fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     let readings = match if_found(read_bounded(path, 1024))? {
         Some(bytes) => serde_json::from_slice(&bytes).ok(),
         None => Some((now - STEADY, now)),
     };
-    // One that cannot be read counts as a jump.
+    // A reading that cannot be parsed counts as a jump.
     let (steady_since, last): (i64, i64) = readings.unwrap_or((now, i64::MIN));
     let has_jumped = !(0..=MAX_JUMP).contains(&now.saturating_sub(last));
     let steady_since = if has_jumped { now } else { steady_since };
-    // In place: a full disk has no room for a new file, and one that was cut short counts as a jump.
+    // Written in place: a full disk has no room for a new file. A file that is cut short counts as a jump.
     let write = |bytes: Vec<u8>| {
         let mut file = open_options().create(true).write(true).open(path)?;
         file.write_all(&bytes)?;
@@ -121,14 +107,12 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     Ok(now.saturating_sub(steady_since) >= STEADY)
 }
 
-/// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
-/// while a damaged registry is kept: the records may be in it.
+/// Removes old folders without a record or a living process. None while a damaged registry is there: it may hold the records.
 async fn remove_orphans(context: &Context, records: &[JobRecord]) -> Result<()> {
     if !context.registry.quarantined().await?.is_empty() {
         return Ok(());
     }
-    let known = records.iter().map(|record| record.job_id.as_str());
-    let known: HashSet<&str> = known.collect();
+    let known: HashSet<&str> = records.iter().map(|record| &*record.job_id).collect();
     for entry in context.data_dir.jobs().read_dir()? {
         let entry = entry?;
         let name = entry.file_name();

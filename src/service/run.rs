@@ -1,8 +1,5 @@
 //! `run_job`: shows what would be run, or starts it and waits a moment for its launch.
 
-use std::convert::Infallible;
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::answers::RunAnswer;
@@ -15,11 +12,10 @@ use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT, consent, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, JobStatus, status};
+use crate::launcher::{JobIdentity, status};
 use crate::process::runner::{CALL_BUDGET, until};
 
 const CONFIRMATION: &str = "EXECUTE";
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl JobService {
     pub(crate) async fn run_with_progress(
@@ -30,7 +26,7 @@ impl JobService {
         let is_dry = request.dry_run;
         let plan_id = if is_dry { "" } else { &request.plan_id };
         let deadline = Instant::now() + CALL_BUDGET;
-        // Boxed, as are the steps below: a call that waits for its launch holds no room for those behind it.
+        // Boxed, like the steps below: a call that waits for its launch keeps no memory for steps that are done.
         let prepared = until(deadline, Box::pin(self.prepare(&request, plan_id))).await;
         let redactor = match &prepared {
             Ok(launch) => launch.redactor(),
@@ -68,8 +64,7 @@ impl JobService {
         sanitize(answer, &[redactor, started])
     }
 
-    /// Shows what a launch would do. The message is what the user is shown: with the scripts in `job_config` it holds all that
-    /// they need for agreeing.
+    /// Shows what a launch would do. The message and the scripts in `job_config` hold all that the user needs to decide.
     async fn preview(&self, mut launch: PreparedLaunch, answer: &mut RunAnswer) -> Result<()> {
         let priced = self.price(&mut launch).await;
         if let Some(Costs { offer, .. }) = &launch.costs {
@@ -79,8 +74,7 @@ impl JobService {
         priced?;
         let what = consent::preview(&launch);
         answer.job_config = launch.plan.job_config.clone();
-        let scripts = answer.job_config.as_ref();
-        let scripts = scripts.map_or("", |_| " and job_config");
+        let scripts = answer.job_config.as_ref().map_or("", |_| " and job_config");
         answer.message = format!(
             "{what}\nShow this{scripts} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
              user_confirmation=\"{CONFIRMATION}\" and the plan_id."
@@ -110,7 +104,7 @@ impl JobService {
         }
         let names_cluster = !launch.spec.identity.cluster.is_empty();
         let may_change = names_cluster || self.context.policy.max_hourly.is_some();
-        // Where nobody reads a new price, the one that the user was shown is as good.
+        // Where nobody is shown a new price, the price of the dry run is good enough.
         if may_change || self.can_ask() || launch.costs.is_none() {
             until(deadline, Box::pin(self.price(&mut launch))).await?;
         }
@@ -141,10 +135,7 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) {
         on_progress("the launch is under way");
-        let outcome = tokio::select! {
-            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
-            never = self.report_launch(&submitted, on_progress) => match never {},
-        };
+        let outcome = outcome_within(watch, LAUNCH_WAIT).await;
         let identity = match &outcome {
             Some(LaunchOutcome::Launched(identity)) => identity.clone(),
             _ => match self.context.registry.get(&submitted.job_id).await {
@@ -152,13 +143,15 @@ impl JobService {
                 _ => submitted,
             },
         };
+        let launcher = self.context.launcher(&identity.cloud);
+        let status = async { launcher?.status(&identity).await };
         answer.cluster_name.clone_from(&identity.cluster);
         answer.oumi_job_id.clone_from(&identity.oumi_job_id);
         let (event, is_confirmed) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
-                // It may have left a cluster.
-                if let Ok(status) = self.status_of(&identity).await {
+                // A launch that failed may have left a cluster.
+                if let Ok(status) = status.await {
                     answer.warnings.extend(status.warnings);
                 }
                 return end(answer, status::FAILED, error);
@@ -171,22 +164,17 @@ impl JobService {
                 ("a cancel came during the launch", was_launched)
             }
             Some(LaunchOutcome::Launched(_)) => ("the job was launched", true),
-            None => ("the launch is under way, its confirmation pending", false),
+            None => ("the launch is under way and not yet confirmed", false),
         };
         (answer.success, answer.launch_confirmed) = (true, is_confirmed);
-        self.describe(answer, &identity, event).await;
-    }
-
-    /// Completes an answer with the status of a job after this event.
-    async fn describe(&self, answer: &mut RunAnswer, job: &JobIdentity, event: &str) {
-        match self.status_of(job).await {
+        match status.await {
             Ok(status) => {
                 let nothing = Observation::default();
                 let message = next_step::message(&status, &nothing);
                 let next = next_step::next(&status, &nothing, None);
                 answer.message = match status.is_done {
                     true => format!("{event}; {message}. {next}"),
-                    false => format!("{event}; poll_status says how it goes"),
+                    false => format!("{event}; call poll_status to follow it"),
                 };
                 answer.status = status.status;
                 answer.warnings.extend(status.warnings);
@@ -198,21 +186,6 @@ impl JobService {
                 );
             }
         }
-    }
-
-    async fn report_launch(&self, job: &JobIdentity, on_progress: OnProgress<'_>) -> Infallible {
-        let redactor = self.context.redactor(&job.job_id);
-        loop {
-            tokio::time::sleep(PROGRESS_INTERVAL).await;
-            if let Ok(status) = self.status_of(job).await {
-                let message = next_step::message(&status, &Observation::default());
-                on_progress(&redactor.redact(&message));
-            }
-        }
-    }
-
-    async fn status_of(&self, job: &JobIdentity) -> Result<JobStatus> {
-        self.context.launcher(&job.cloud)?.status(job).await
     }
 }
 

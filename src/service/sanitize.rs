@@ -1,7 +1,5 @@
-//! The one way out of the service: hides the secrets of the jobs in every text of an answer and cleans it of control characters.
-//!
-//! [`answers!`] defines them, so that no field can be left out. The name of a field says how its text is treated: ids
-//! and paths stay usable.
+//! The one way out of the service: hides secrets in every text of an answer and removes control characters. [`answers!`] makes
+//! sure that no field is left out. The name of a field decides how its text is treated: ids and paths stay usable.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -26,8 +24,8 @@ pub(super) trait Texts {
     fn each_text(&mut self, name: &str, visit: Visit<'_>);
 }
 
-/// Hides the secrets known to `redactors` in every text of `answer`, replaces control characters, and cuts long texts. Where all
-/// of it is the server's own, the redactors are not asked for.
+/// Hides secrets in every text of an answer, replaces control characters, and cuts long texts. Dereferences `redactors` only when
+/// it needs them.
 pub(super) fn sanitize<A: Texts>(
     mut answer: A,
     redactors: impl Deref<Target: AsRef<[Redactor]>>,
@@ -36,13 +34,13 @@ pub(super) fn sanitize<A: Texts>(
     answer.each_text("", &mut |name, text| {
         let is_redacted = match name {
             _ if text.is_empty() => return,
-            // As it is: the logs module has redacted and cleaned it line by line, within its budget of bytes.
+            // Left as it is: the logs module has redacted and cleaned it line by line, within its budget of bytes.
             "logs" => return,
             // A client gives it back to name a job, a cluster or a file.
             "job_id" | "oumi_job_id" | "cloud" | "cluster" | "cluster_name" | "config_path"
             | "log_file" | "plot_file" | "output_dir" | "output" | "config" | "last_checkpoint"
             | "plan_id" | "cursor" => false,
-            // Digits that we write.
+            // Times that the service writes itself.
             "submitted" | "ended" => false,
             "status" if status::OURS.contains(&text.as_str()) => false,
             // The server's own words are shown even where nobody can tell what is secret.
@@ -90,7 +88,7 @@ impl<T: Texts> Texts for Vec<T> {
 impl Texts for Map<String, Value> {
     fn each_text(&mut self, name: &str, visit: Visit<'_>) {
         for (mut key, mut value) in std::mem::take(self) {
-            // The keys of a part of an answer are ours. Those of a config, and of a map within, are texts like others.
+            // The keys of a named field are the service's own. Those of a config, and of a map within, are texts like others.
             if name.is_empty() {
                 value.each_text("", visit);
                 visit("", &mut key);
@@ -107,7 +105,7 @@ impl Texts for Value {
         match self {
             Self::String(text) => visit(name, text),
             Self::Array(items) => items.each_text("", visit),
-            // Its words are ours.
+            // Its words are the server's own.
             Self::Object(fields) if name == "activity" => fields.each_text(name, visit),
             Self::Object(fields) => fields.each_text("", visit),
             _ => {}

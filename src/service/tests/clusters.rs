@@ -48,7 +48,7 @@ async fn a_slow_stop_goes_on() {
     let answer = test.service.stop_cluster(request).await;
     assert!(answer.success, "{answer:?}");
     assert!(
-        answer.message.contains("goes on, also without this server"),
+        answer.message.contains("goes on, even without this server"),
         "{}",
         answer.message
     );

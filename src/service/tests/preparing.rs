@@ -118,7 +118,7 @@ async fn an_output_folder_in_use_is_refused() {
         .run_config("output_dir: other\n", test.dry("second", "local"))
         .await;
     assert!(
-        answer.success && answer.message.contains("run on this machine already"),
+        answer.success && answer.message.contains("already use the GPUs"),
         "{answer:?}"
     );
     assert!(answer.message.contains("1 (first)"), "{}", answer.message);

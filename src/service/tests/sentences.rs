@@ -44,7 +44,7 @@ fn bad_news_comes_first() {
         text.starts_with("grad_norm is nan since step 2: the run is lost"),
         "{text}"
     );
-    assert!(next(&running(), &observation, None).contains("cancel_job saves the time"));
+    assert!(next(&running(), &observation, None).contains("cancel_job saves the remaining time"));
     // At the end too.
     let text = message(&ended(JobState::Succeeded), &observation);
     assert!(
@@ -53,10 +53,7 @@ fn bad_news_comes_first() {
     );
     assert!(!text.contains("succeeded"), "{text}");
     let next_step = next(&ended(JobState::Succeeded), &observation, None);
-    assert_eq!(
-        next_step,
-        "Tell the user: what it has learned is of no use."
-    );
+    assert_eq!(next_step, "Tell the user: the trained model is of no use.");
 
     // A script that pipes the training into another program ends well though that has failed.
     let passed_over = Observation {

@@ -52,7 +52,7 @@ async fn a_slow_launch_is_pending_then_confirmed() {
         (answer.status.as_str(), answer.oumi_job_id.as_str()),
         ("launching", "")
     );
-    assert!(answer.message.contains("pending") && answer.message.contains("poll_status"));
+    assert!(answer.message.contains("not yet confirmed") && answer.message.contains("poll_status"));
     let polled = test.service.poll(by_id("job")).await;
     assert_eq!((polled.state, polled.is_done), (JobState::Pending, false));
     test.cloud.open(Gate::Launch);

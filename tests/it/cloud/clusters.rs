@@ -79,7 +79,7 @@ fn stop_refused_has_the_reason() {
     let (_, rest) = message.split_once("; ").unwrap();
     assert_eq!(
         rest,
-        "its cluster dev (Lambda) is still up and does not stop by itself; down_cluster deletes it. The job is over"
+        "its cluster dev (Lambda) is still up and does not stop by itself; down_cluster deletes it. The job is over."
     );
     down(&mut server, "lambda", "dev").ok();
     // Nobody can stop what is gone.

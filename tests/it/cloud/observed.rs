@@ -207,11 +207,11 @@ fn doctor_checks_programs_clouds_and_settings() {
         ("settings", "warning", "OUMI_MCP_READONLY is set"),
         ("oumi", "ok", "answered in"),
         ("desktop", "warning", "where a project has no .venv"),
-        ("sky api", "ok", "each question runs `sky`"),
+        ("sky api", "ok", "each query runs `sky`"),
         ("clouds", "ok", "Slurm"),
         ("clusters", "ok", "dev"),
         ("data", "ok", "oumi-jobs.json"),
-        ("jobs", "ok", "1 not over (a)"),
+        ("jobs", "ok", "1 not ended (a)"),
     ] {
         let mut checks = found["checks"].as_array().unwrap().iter();
         let check = checks.find(|check| check["name"] == name).unwrap();

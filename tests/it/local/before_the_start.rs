@@ -143,7 +143,7 @@ fn empty_job_is_refused() {
         ),
         (
             "setup: echo\nrun: [echo, hi]\n",
-            "`run` of the job config is no text",
+            "`run` of the job config is not text",
         ),
     ] {
         home.write("job.yaml", config);

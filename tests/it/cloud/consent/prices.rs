@@ -110,7 +110,8 @@ fn launch_that_became_dearer_is_refused() {
     launch["plan_id"] = plan["plan_id"].clone();
     let answer = server.call("run_job", launch);
     let error = answer.refused();
-    let why = "it would cost $131.09 an hour, and its plan $32.77; call run_job with dry_run";
+    let why =
+        "it would now cost $131.09 an hour, not the $32.77 of its plan; call run_job with dry_run";
     assert!(error.contains(why), "{error}");
     assert_eq!(world.launches(), 0);
 }
@@ -130,7 +131,7 @@ fn launch_above_the_limit_is_refused() {
             "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
         );
         for (more, reason) in [
-            (&unknown, "not known is the price of this job"),
+            (&unknown, "the price of this job is not known"),
             (&known, "this job would add $32.77"),
         ] {
             let mut arguments = server.launch("job.yaml", more.clone());
@@ -224,7 +225,7 @@ fn price_that_a_launch_printed_counts_for_the_limit() {
     let answer = server.call("run_job", arguments);
     let error = answer.refused();
     assert!(error.contains("$2.50 of it is in use"), "{error}");
-    let doubt = "not known is the price of cluster c2, and the client cannot ask its user";
+    let doubt = "the price of cluster c2 is not known, and the client cannot ask its user";
     assert!(error.contains(doubt), "{error}");
     assert!(error.contains("down_cluster ends a cluster"), "{error}");
 }
