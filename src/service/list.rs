@@ -48,7 +48,7 @@ impl JobService {
         let records = context.registry.records().await.unwrap_or(records);
         let ids = records.iter().map(|record| record.job_id.as_str());
         let by_id: HashMap<&str, &JobRecord> = ids.zip(records.iter()).collect();
-        let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
+        let (mut found, mut removable, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
         for (known, listing) in listings {
             if !listing.warnings.is_empty() {
                 // A warning may quote any job that the launcher was asked about.
@@ -64,8 +64,7 @@ impl JobService {
                     let on_it = |other: &&JobRecord| other.cluster_name == record.cluster_name;
                     let is_needed = job.status.details.cluster.is_some()
                         && records.iter().rfind(on_it) == Some(record);
-                    let is_done = job.status.is_done && !is_needed;
-                    done.insert(record.job_id.as_str(), is_done);
+                    removable.insert(record.job_id.as_str(), job.status.is_done && !is_needed);
                 } else if !job.status.is_done && context.is_local(cloud) {
                     quoted.push(format!(
                         "job {job_id} runs, but its record is gone; cancel_job ends it"
@@ -77,7 +76,7 @@ impl JobService {
                 }
             }
         }
-        let pruned = prune(context, &records, &done).await;
+        let pruned = prune(context, &records, &removable).await;
         found.retain(|(record, job)| {
             let is_pruned = record.is_some_and(|record| pruned.contains(&record.job_id));
             request.status.admits(&job.status) && !is_pruned

@@ -21,12 +21,12 @@ const MAX_JUMP: i64 = 2 * 24 * 3600;
 /// The time for which a clock must have gone on without a jump, in seconds.
 const STEADY: i64 = 3600;
 
-/// Prunes `records` and returns the ids that are gone. `done` has what is known of the jobs already. Others are asked about where
-/// that is cheap, and else kept: a job may cost money.
+/// Prunes `records` and returns the ids that are gone. A job that `removable` does not know is asked about where that is cheap, and
+/// else kept: it may cost money.
 pub(super) async fn prune(
     context: &Context,
     records: &[JobRecord],
-    done: &HashMap<&str, bool>,
+    removable: &HashMap<&str, bool>,
 ) -> HashSet<String> {
     let pruning = async {
         let policy = &context.policy;
@@ -40,13 +40,13 @@ pub(super) async fn prune(
         let mut unwanted = Vec::<JobRecord>::new();
         let oldest_kept = Utc::now() - policy.kept();
         for record in expired(records, oldest_kept) {
-            let is_done = match done.get(record.job_id.as_str()) {
-                Some(is_done) => *is_done,
+            let is_removable = match removable.get(record.job_id.as_str()) {
+                Some(is_removable) => *is_removable,
                 None => context.is_local(&record.cloud) && context.is_over(record).await,
             };
             // A record above the largest number goes even if its job has just ended.
             let is_excess = record.submitted_at().is_some_and(|at| at >= oldest_kept);
-            if is_done
+            if is_removable
                 && !context.in_flight.contains(&record.job_id)
                 // A folder that cannot be read is kept.
                 && (is_excess || is_long_over(context, record).unwrap_or(false))
