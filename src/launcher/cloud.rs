@@ -88,7 +88,7 @@ impl CloudLauncher {
             costs,
             backend: Arc::clone(&self.backend),
         };
-        survey.leave_out_owners();
+        survey.leave_out_own_user();
         survey
     }
 

@@ -81,6 +81,10 @@ impl CloudBackend for SkyPilot {
         endpoint::place()
     }
 
+    fn user(&self) -> Option<String> {
+        endpoint::user_id()
+    }
+
     fn validate_cluster(&self, _cloud: &str, cluster: &str) -> Result<()> {
         if parse::is_valid_cluster_name(cluster) {
             return Ok(());

@@ -29,6 +29,11 @@ pub(crate) trait CloudBackend: Send + Sync {
         String::new()
     }
 
+    /// The hash of the user that jobs are launched as, where it is known. Does file work.
+    fn user(&self) -> Option<String> {
+        None
+    }
+
     /// Refuses names that the program would refuse, or take for options.
     fn validate_cluster(&self, cloud: &str, cluster: &str) -> Result<()>;
 

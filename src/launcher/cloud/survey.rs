@@ -114,13 +114,16 @@ impl Survey {
         check_cloud(name, found.as_deref(), cloud, self.backend.clouds())
     }
 
-    /// Removes the user from each job that is of the owner of its cluster.
-    pub(super) fn leave_out_owners(&mut self) {
+    /// Removes the user from each job that is one's own: the owner's where the cluster is, whoever SkyPilot takes one for. Does file
+    /// work.
+    pub(super) fn leave_out_own_user(&mut self) {
+        let user = self.backend.user();
         for (name, jobs) in self.queue.iter_mut().flatten() {
             let clusters = self.clusters.as_deref().unwrap_or_default();
             let owner = named(clusters, name).and_then(|it| it.user_hash.as_ref());
-            let owned = jobs.iter_mut().flatten();
-            for job in owned.filter(|job| [None, owner].contains(&job.user_hash.as_ref())) {
+            let own = [None, owner.or(user.as_ref())];
+            let jobs = jobs.iter_mut().flatten();
+            for job in jobs.filter(|job| own.contains(&job.user_hash.as_ref())) {
                 job.user = None;
             }
         }
@@ -306,15 +309,11 @@ impl<'s> SurveyedJob<'s> {
             Some(time.to_rfc3339())
         };
         let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        let shown = shown_name(row);
         status.details = JobDetails {
             submitted_at: time(row.submitted_at),
             start_at: time(row.start_at),
             end_at: time(row.end_at),
-            job_name: text(match self.identity.job_id.as_str() {
-                "" => &shown,
-                _ => &row.job_name,
-            }),
+            job_name: text(&row.job_name).map(|_| shown_name(row)),
             resources: text(&row.resources),
             ..JobDetails::default()
         };
@@ -351,7 +350,7 @@ pub(super) fn add_reported_prices(clusters: &mut [Cluster], costs: &CostReport) 
     }
 }
 
-/// The name of a job, else its id, with its user where that is another than the owner of its cluster.
+/// The name of a job, else its id, with its user where that is another.
 pub(super) fn shown_name(job: &QueuedJob) -> String {
     let name = match job.job_name.is_empty() {
         true => &job.job_id,

@@ -816,7 +816,7 @@ mod surveys {
             let own =
                 format!(r#"[{{"name": "{cluster}", "status": "{status}", "user_hash": "h-me"}}]"#);
             let mut survey = survey(&queue, if status.is_empty() { "[]" } else { &own });
-            survey.leave_out_owners();
+            survey.leave_out_own_user();
             let live = survey.live_jobs(cluster, id);
             assert_eq!(live.as_deref(), named, "{cluster} {status} {id}");
         }

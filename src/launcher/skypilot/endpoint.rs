@@ -132,7 +132,7 @@ fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
 }
 
 /// The user of SkyPilot. `None` where `sky` was never run.
-fn user_id() -> Option<String> {
+pub(super) fn user_id() -> Option<String> {
     let of_file = || {
         let id = read_bounded(&expand_home("~/.sky/user_hash"), 1024).ok()?;
         let id = String::from_utf8(id).ok()?.trim().to_owned();
