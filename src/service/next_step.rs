@@ -172,7 +172,10 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
     };
     let can_resume = output.is_some_and(|output| output.checkpoint.is_some());
     let resume = " Resume with training.try_resume_from_last_checkpoint: true.";
-    format!("{what}{}", if can_resume { resume } else { "" })
+    let resume = if can_resume { resume } else { "" };
+    let cut = output.and_then(|output| output.cut.as_deref());
+    let cut = cut.map(|cut| format!(" {cut} was not written whole: delete it before you resume."));
+    format!("{what}{}{resume}", cut.unwrap_or_default())
 }
 
 /// Returns the time left by the job's own words, less the time since it said so.

@@ -2,6 +2,7 @@
 //! in time is left out.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -258,6 +259,8 @@ pub(super) struct Output {
     pub(super) dir: PathBuf,
     /// The name of the checkpoint with the highest step.
     pub(super) checkpoint: Option<String>,
+    /// The name of a later one that was not written whole.
+    pub(super) cut: Option<String>,
 }
 
 impl Output {
@@ -272,12 +275,21 @@ impl Output {
             let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
             is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
         };
-        let checkpoint = (!is_shared).then(|| newest_checkpoint(dir, counts));
+        let newest =
+            |counts: &dyn Fn(&Path) -> bool| newest_checkpoint(dir, counts).filter(|_| !is_shared);
+        let checkpoint = newest(&|checkpoint| is_whole(checkpoint) && counts(checkpoint));
         dir.is_dir().then(|| Self {
             dir: dir.to_owned(),
-            checkpoint: checkpoint.flatten(),
+            cut: newest(&counts).filter(|newest| checkpoint.as_ref() != Some(newest)),
+            checkpoint,
         })
     }
+}
+
+/// Tells if a checkpoint was written to its end: Hugging Face's trainer, which names it so, writes its own state last.
+fn is_whole(checkpoint: &Path) -> bool {
+    let name = checkpoint.file_name().unwrap_or_default();
+    !name.as_bytes().starts_with(b"checkpoint-") || checkpoint.join("trainer_state.json").exists()
 }
 
 /// Finds the checkpoint of the highest step in a folder, among those that `counts` accepts. Does file work.
@@ -300,7 +312,24 @@ fn checkpoint_step(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Redactor, last_line};
+    use super::{Output, Redactor, last_line};
+
+    #[test]
+    fn checkpoint_that_was_not_written_whole_is_told_apart() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["checkpoint-8", "checkpoint-9", "checkpoint-10", "runs"] {
+            std::fs::create_dir(home.path().join(name)).unwrap();
+        }
+        let read = || Output::read(home.path(), None, false).unwrap();
+        let state = home.path().join("checkpoint-9/trainer_state.json");
+        std::fs::write(state, "{}").unwrap();
+        assert_eq!(read().checkpoint.as_deref(), Some("checkpoint-9"));
+        assert_eq!(read().cut.as_deref(), Some("checkpoint-10"));
+        // VERL's have another form.
+        std::fs::create_dir(home.path().join("global_step_20")).unwrap();
+        assert_eq!(read().checkpoint.as_deref(), Some("global_step_20"));
+        assert_eq!(read().cut, None);
+    }
 
     #[test]
     fn line_being_written_shows_no_half_of_a_value() {

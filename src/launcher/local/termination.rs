@@ -108,7 +108,9 @@ fn stopping_status(remaining: &JobProcesses, dir: &JobDir, force: bool) -> JobSt
             let are = if count == 1 { " is" } else { "es are" };
             let next = match force {
                 true => "call poll_status to see when they are gone",
-                false => "call cancel_job again with force=true to kill what is left",
+                false => {
+                    "the job may be saving a checkpoint: poll_status tells when it is over, and cancel_job with force=true kills it"
+                }
             };
             format!("{count} process{are} still there; {next}")
         }

@@ -115,6 +115,7 @@ fn cancelled_job_says_how_far_and_how_to_resume() {
         output: Some(Output {
             dir: "/home/ann/out".into(),
             checkpoint: Some("checkpoint-1".to_owned()),
+            cut: Some("checkpoint-2".to_owned()),
         }),
         ..observed(GOOD)
     };
@@ -126,7 +127,9 @@ fn cancelled_job_says_how_far_and_how_to_resume() {
     );
     let next_step = next(&status, &observation, None);
     assert!(
-        next_step.contains("training.try_resume_from_last_checkpoint: true"),
+        next_step.contains(
+            "checkpoint-2 was not written whole: delete it before you resume. Resume with"
+        ),
         "{next_step}"
     );
 }
