@@ -121,25 +121,26 @@ impl CloudBackend for SkyPilot {
     }
 
     /// Asks the API server about each cluster at once. The program, which lists them all in one run, is asked where there is none,
-    /// and about the clusters of which it gave no answer. It is given their names: without one, all users' jobs are those of all
-    /// users' clusters.
+    /// and about the clusters of which it gave no answer. On a server that is named, and so may have several users, all users' jobs
+    /// count: each of them ends with its cluster. Without names of clusters those would be the jobs of all users' clusters.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
-        let mut names = clusters.clone();
-        if names.is_empty() {
+        let (mut names, users) = (clusters.clone(), endpoint::named().map(|_| "-u"));
+        let is_up = self.api.server().await.is_some();
+        if names.is_empty() && (is_up || users.is_some()) {
             match self.clusters(None).await {
                 Ok(own) => names.extend(own.into_iter().map(|cluster| cluster.name)),
                 // One's own jobs: nothing is said of clusters that are not known.
-                Err(_) => return self.run_queue(&names).await,
+                Err(_) => return self.run_queue(&names, None).await,
             }
             if names.is_empty() {
                 return Ok(Queue::new());
             }
         }
-        if self.api.server().await.is_none() {
-            return self.run_queue(&names).await;
+        if !is_up {
+            return self.run_queue(&names, users).await;
         }
         let asked = stream::iter(names).map(async |name: String| {
-            let call = queue_call([&name]);
+            let call = queue_call([&name], users);
             let asking = async { self.ask_server(&call?, read_queue).await };
             (name, asking.await)
         });
@@ -152,7 +153,7 @@ impl CloudBackend for SkyPilot {
             }
         }
         if !unanswered.is_empty() {
-            let answer = self.run_queue(&unanswered).await;
+            let answer = self.run_queue(&unanswered, users).await;
             answers.extend(unanswered.into_iter().map(|name| (name, answer.clone())));
         }
         merge_queues(answers)
@@ -320,15 +321,19 @@ impl SkyPilot {
         plain
     }
 
-    async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
-        read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
+    async fn run_queue(&self, clusters: &BTreeSet<String>, users: Option<&str>) -> Result<Queue> {
+        read_queue(&*self.cli.query(&queue_call(clusters, users)?).await?)
     }
 }
 
-fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall> {
+/// `users` is the option for the jobs of all users.
+fn queue_call<'c>(
+    clusters: impl IntoIterator<Item = &'c String>,
+    users: Option<&'c str>,
+) -> Result<CliCall> {
     let mut arguments = vec!["queue"];
     arguments.extend(clusters.into_iter().map(String::as_str));
-    arguments.extend((arguments.len() > 1).then_some("-u"));
+    arguments.extend(users);
     arguments.extend(["-o", "json"]);
     call(&arguments, TIMEOUT)
 }

@@ -74,8 +74,7 @@ impl Endpoint {
 /// Where the clusters are that `sky` knows: the API server that it is told of, else the folder of the one on this machine. It lists
 /// those of one user.
 pub(super) fn place() -> String {
-    let of_config = || api_server(&expand_home(USER_CONFIG))?.endpoint;
-    let place = match set(ENDPOINT).or_else(of_config) {
+    let place = match named() {
         // Without a user and a password.
         Some(url) => url.rsplit('@').next().unwrap_or_default().to_owned(),
         None => expand_home("~/.sky").display().to_string(),
@@ -84,6 +83,12 @@ pub(super) fn place() -> String {
         Some(user) => format!("{place} as user {user}"),
         None => place,
     }
+}
+
+/// The API server that `sky` is told of.
+pub(super) fn named() -> Option<String> {
+    let of_config = || api_server(&expand_home(USER_CONFIG))?.endpoint;
+    set(ENDPOINT).or_else(of_config)
 }
 
 fn set(name: &str) -> Option<String> {

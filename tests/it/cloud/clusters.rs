@@ -419,7 +419,8 @@ fn cluster_of_another_user_is_told_as_that() {
     world.cloud.set_job("dev", "1", "SUCCEEDED");
     world.cloud.add_job("dev", "2", "hers", "RUNNING");
     world.cloud.write("clusters/dev/jobs/2/user", "jane");
-    let list = world.server().list("running").1;
+    let shared = [("SKYPILOT_API_SERVER_ENDPOINT", "https://sky.example.org")];
+    let list = world.server_with(&shared).list("running").1;
     assert_eq!(list["jobs"][0]["name"], "hers of jane", "{list:?}");
     assert!(!warnings(&list).contains("no job lives"), "{list:?}");
 }

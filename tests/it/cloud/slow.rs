@@ -45,7 +45,7 @@ fn ten_polls_are_one_sky_call() {
         assert_eq!(server.answer("poll_status", poll).ok()["status"], "RUNNING");
     }
     let asked = world.cloud.calls_of(&["sky", "queue"]);
-    assert_eq!(asked[0].args, ["queue", "dev", "-u", "-o", "json"]);
+    assert_eq!(asked[0].args, ["queue", "dev", "-o", "json"]);
     // How far they are is asked once a job, and whose log it is.
     let logs = world.cloud.calls_of(&["sky", "logs"]);
     assert!(
