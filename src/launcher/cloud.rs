@@ -48,10 +48,10 @@ pub(crate) struct CloudLauncher {
     folder: DataDir,
     supervisor: PathBuf,
     prices: Prices,
-    /// Held while a change is begun.
-    turn: Mutex<()>,
-    /// Launches that have ended with a job, by their folders.
-    ended: Unchanged<Launch>,
+    /// Held while a change is looked for and begun: of two calls one begins it.
+    changing: Mutex<()>,
+    /// Those that have ended with a job, by their folders.
+    ended_launches: Unchanged<Launch>,
     cli: Cli,
 }
 
@@ -67,8 +67,8 @@ impl CloudLauncher {
             folder,
             supervisor,
             prices: Prices::default(),
-            turn: Mutex::default(),
-            ended: Unchanged::default(),
+            changing: Mutex::default(),
+            ended_launches: Unchanged::default(),
             cli,
         }
     }

@@ -108,8 +108,8 @@ impl CloudLauncher {
 
     /// Returns the folder of the same change where that is under way, and else creates one, whose lock it returns too.
     pub(super) fn join_or_create(&self, change: &Change) -> io::Result<(JobDir, Option<JobLock>)> {
-        // Of two calls one begins it. Of two servers both may: the second one finds it done.
-        let _turn = lock(&self.turn);
+        // Two servers may both begin it: the second one finds it done.
+        let _changing = lock(&self.changing);
         for (dir, other) in self.changes() {
             if other.is_some_and(|other| other.is_same(change)) {
                 if !has_ended(&dir)? {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::launch_dir::{ClusterBefore, Launch, number, seconds};
+use super::launch_dir::{ClusterBefore, Launch, Verdict, number, seconds};
 use crate::parse::sky::{Cluster, QueuedJob};
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
@@ -111,14 +111,15 @@ impl Launch {
 
     /// Tells if this job was found to be the launch's.
     fn has(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
-        let is_its_id = self.oumi_job_id() == Some(&job.job_id);
-        self.mark()
-            .is_some_and(|mark| is_its_id && mark.fits(job, cluster_hash))
+        match &self.verdict {
+            Some(Verdict::Job(id, mark)) => *id == job.job_id && mark.fits(job, cluster_hash),
+            _ => false,
+        }
     }
 
-    /// Tells if the launch printed the id of this job, and has none yet.
+    /// Tells if the launch printed the id of this job, and none was found to be its.
     fn has_printed(&self, job: &QueuedJob) -> bool {
-        self.mark().is_none() && self.oumi_job_id() == Some(&job.job_id)
+        self.mark().is_none() && self.printed.oumi_job_id.as_ref() == Some(&job.job_id)
     }
 }
 

@@ -29,6 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
 impl CloudLauncher {
     pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
@@ -117,13 +118,13 @@ impl CloudLauncher {
     pub(super) fn launch(&self, identity: &JobIdentity) -> Result<Launch> {
         let dir = self.dir(identity)?;
         let read = || -> io::Result<Launch> {
-            let version = match self.ended.get(dir.path()) {
+            let version = match self.ended_launches.get(dir.path()) {
                 Ok(launch) => return Ok(launch),
                 Err(version) => version,
             };
             let launch = Launch::read(&dir, &identity.cluster)?;
             if launch.has_ended && launch.oumi_job_id().is_some() {
-                self.ended.keep(dir.path(), version, &launch);
+                self.ended_launches.keep(dir.path(), version, &launch);
             }
             Ok(launch)
         };
@@ -159,7 +160,7 @@ impl CloudLauncher {
         let place = self.backend.place();
         let launches = self.other_launches(&JobIdentity::default(), cluster);
         let is_left = |it: &Launch| {
-            it.has_ended && it.oumi_job_id().is_none() && it.elsewhere(&place).is_none()
+            it.has_ended && it.oumi_job_id().is_none() && it.other_place(&place).is_none()
         };
         for launch in launches.into_iter().flatten().filter(is_left) {
             if let Err(error) = Verdict::NoJob.write(&JobDir::at(launch.folder)) {

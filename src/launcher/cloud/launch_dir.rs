@@ -182,8 +182,8 @@ impl Launch {
             && is_supervised(&dir).unwrap_or(false)
     }
 
-    /// Returns an error where the launch went through another place than `now`, whose silence says nothing of its cluster.
-    pub(super) fn elsewhere(&self, now: &str) -> Option<JobError> {
+    /// Returns the reason why the place that is asked `now` cannot know the launch's cluster: it was launched through another one.
+    pub(super) fn other_place(&self, now: &str) -> Option<JobError> {
         let LaunchStart { cluster, place, .. } = &self.start;
         // The user, who is named last, is not known before `sky` was run.
         let rest = now.strip_prefix(place.as_str());

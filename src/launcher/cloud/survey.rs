@@ -66,7 +66,7 @@ impl Survey {
         job.found = job.find();
         if let (Found::Gone | Found::Recreated | Found::NotListed, Some(launch)) =
             (&job.found, launch)
-            && let Some(error) = launch.elsewhere(&self.backend.place())
+            && let Some(error) = launch.other_place(&self.backend.place())
         {
             job.found = Found::Unknown(error);
         }
@@ -103,7 +103,7 @@ impl Survey {
         };
         let is_meant = |job: &&QueuedJob| id.is_empty() || job.job_id == id;
         let live = jobs.iter().filter(|job| is_meant(job) && !is_over(job));
-        let names = Vec::from_iter(live.map(shown_name));
+        let names = Vec::from_iter(live.map(name_with_user));
         Some(join_names(names.iter().map(String::as_str)))
     }
 
@@ -313,7 +313,7 @@ impl<'s> SurveyedJob<'s> {
             submitted_at: time(row.submitted_at),
             start_at: time(row.start_at),
             end_at: time(row.end_at),
-            job_name: text(&row.job_name).map(|_| shown_name(row)),
+            job_name: text(&row.job_name).map(|_| name_with_user(row)),
             resources: text(&row.resources),
             ..JobDetails::default()
         };
@@ -351,7 +351,7 @@ pub(super) fn add_reported_prices(clusters: &mut [Cluster], costs: &CostReport) 
 }
 
 /// The name of a job, else its id, with its user where that is another.
-pub(super) fn shown_name(job: &QueuedJob) -> String {
+pub(super) fn name_with_user(job: &QueuedJob) -> String {
     let name = match job.job_name.is_empty() {
         true => &job.job_id,
         false => &job.job_name,

@@ -1019,8 +1019,8 @@ mod surveys {
     fn launch_before_sky_knew_its_user_is_not_elsewhere() {
         let mut launch = Launch::default();
         launch.start.place = "/home/me/.sky".to_owned();
-        assert_eq!(launch.elsewhere("/home/me/.sky as user 1a2b"), None);
-        assert!(launch.elsewhere("/other/.sky as user 1a2b").is_some());
+        assert_eq!(launch.other_place("/home/me/.sky as user 1a2b"), None);
+        assert!(launch.other_place("/other/.sky as user 1a2b").is_some());
     }
 
     #[test]
