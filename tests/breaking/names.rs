@@ -31,6 +31,7 @@ const OPTIONS: &[&str] = &[
     "-y",
     "--no-follow",
     "--tail",
+    "-u",
 ];
 
 fn hostile() -> Vec<String> {
