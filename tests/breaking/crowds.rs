@@ -93,7 +93,7 @@ fn shared_by(servers: usize, calls: usize) {
                     };
                     if let Some(job_id) = to_cancel {
                         let answer = server.cancel(&job_id, false).ok();
-                        assert_eq!(answer["status"], "cancelled", "{:#}", answer.content);
+                        assert_eq!(answer["status"], "cancelled", "{answer}");
                         assert!(cancelled.lock().unwrap().insert(job_id));
                     } else {
                         let is_long = chance.one_in(2);
@@ -189,10 +189,7 @@ fn jobs_at_a_time(count: usize) {
     // As many at once as a client may have under way.
     for chunk in 0..count.div_ceil(20) {
         let sent: Vec<u64> = (0..20.min(count - chunk * 20))
-            .map(|_| {
-                let arguments = server.launch("job.yaml", json!({}));
-                server.send("run_job", arguments)
-            })
+            .map(|_| server.send_run("job.yaml", json!({})))
             .collect();
         for id in sent {
             let answer = server.answer("run_job", id).ok();
@@ -232,8 +229,7 @@ fn two_hundred_jobs_at_once() {
 
 #[test]
 fn thousand_concurrent_polls() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 3000 & wait"), json!({}));
     for _ in 0..2 {
         // The second time nothing is made anew.
@@ -298,11 +294,10 @@ fn calls_in_a_row(count: usize, growth: u64) {
             }
             20..300 => {
                 let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
-                assert!(!answer.is_error, "{:#}", answer.content);
+                assert!(!answer.is_error, "{answer}");
             }
             300..400 => {
-                let arguments = server.launch("long.yaml", json!({ "dry_run": true }));
-                server.call("run_job", arguments).ok();
+                server.run("long.yaml", json!({ "dry_run": true })).ok();
             }
             400..450 => {
                 server.cancel("none", false).refused();
@@ -339,8 +334,7 @@ fn hundred_thousand_calls_leak_nothing() {
 #[test]
 #[ignore = "takes ten minutes; cargo test --release --test breaking -- --ignored ten_minutes"]
 fn ten_minutes_of_polls_leak_nothing() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 3000 & wait"), json!({}));
     let (start, warm_up) = (Instant::now(), Duration::from_secs(30));
     let (mut before, mut calls) = (None, 0);

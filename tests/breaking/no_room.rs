@@ -75,8 +75,7 @@ impl Drop for Disk {
 }
 
 fn launch(server: &mut Server, config: &str, name: &str) -> crate::support::client::Answer {
-    let arguments = server.launch(config, json!({ "job_name": name }));
-    server.call("run_job", arguments)
+    server.run(config, json!({ "job_name": name }))
 }
 
 #[test]
@@ -261,11 +260,7 @@ fn forbidden_folder_fails_only_the_call() {
             for (job, word) in [("long", "running"), ("short", "completed")] {
                 let status = server.call("poll_status", json!({ "job_id": job }));
                 if closed == 0 {
-                    assert!(
-                        status.refused().contains("Permission denied"),
-                        "{:#}",
-                        status.content
-                    );
+                    assert!(status.refused().contains("Permission denied"), "{status}");
                     assert_eq!(
                         (&status["status"], &status["is_done"]),
                         (&json!("unknown"), &json!(false))
@@ -377,8 +372,7 @@ fn is_true_or_an_error(answer: &crate::support::client::Answer, name: &str, trut
 
 #[test]
 fn no_handles_gives_no_wrong_answer() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let Some(open) = handles(server.id()) else {
         skipped("there is no /proc here");
         return;
@@ -443,14 +437,14 @@ fn no_handles_gives_no_wrong_answer() {
                 .iter()
                 .filter_map(|(name, truth)| Some((listed(name)?, truth)))
             {
-                assert_eq!(row["status"], *truth, "{:#}", answer.content);
+                assert_eq!(row["status"], *truth, "{answer}");
             }
             let missing = jobs
                 .iter()
                 .filter(|(name, _)| listed(name).is_none())
                 .count();
             let warned = answer["warnings"].as_array().unwrap().len();
-            assert!(missing == 0 || warned > 0, "{:#}", answer.content);
+            assert!(missing == 0 || warned > 0, "{answer}");
         }
         let name = format!("new-{limit}");
         let answer = launch(&mut server, "short.yaml", &name);
@@ -518,8 +512,7 @@ fn no_handles_gives_no_wrong_answer() {
 
 #[test]
 fn cancel_without_handles_stays_truthful() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let Some(open) = handles(server.id()).filter(|_| limit_handles(&server, 1024)) else {
         skipped("it takes /proc and prlimit");
         return;
@@ -557,8 +550,7 @@ fn cancel_without_handles_stays_truthful() {
                         .as_str()
                         .unwrap()
                         .contains("cannot be listed"),
-                "{:#}",
-                answer.content
+                "{answer}"
             );
         }
         let again = server.cancel(&name, true);

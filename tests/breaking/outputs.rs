@@ -41,8 +41,7 @@ printf '{"a": [1, {"b": "\n'
 
 #[test]
 fn job_output_is_cleaned_and_never_protocol() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     // The client here takes every line on stdout for protocol, and fails on one that is none.
     let job_id = server.submit(home.job(HOSTILE), json!({}));
     server.wait_done(&job_id);
@@ -69,8 +68,7 @@ fn job_output_is_cleaned_and_never_protocol() {
 
 #[test]
 fn hundred_megabytes_without_newline() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let before = memory(server.id(), "VmRSS");
     let script = "yes 'x' | tr -d '\\n' | head -c 104857600; printf END";
     let job_id = server.submit(home.job(script), json!({}));
@@ -181,9 +179,8 @@ fn launcher_words_are_cleaned_everywhere() {
             )
             .content,
     );
-    let arguments = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "failing" }));
-    let answer = server.call("run_job", arguments);
-    assert!(answer.refused().contains("bad"), "{:#}", answer.content);
+    let answer = server.run("job.yaml", json!({ "cloud": "gcp", "job_name": "failing" }));
+    assert!(answer.refused().contains("bad"), "{answer}");
     is_clean(&answer.content);
     wait_until("the failure is known", || {
         server.poll("failing")["status"] == "failed"

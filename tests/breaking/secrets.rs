@@ -95,11 +95,7 @@ fn echoed_by_a_local_job() {
         for server in [&mut server, &mut other] {
             is_silent(&server.poll("job"));
             let log = server.call("get_job_logs", json!({ "job_id": "job" })).ok();
-            assert!(
-                log["logs"].as_str().unwrap().contains("***"),
-                "{:#}",
-                log.content
-            );
+            assert!(log["logs"].as_str().unwrap().contains("***"), "{log}");
             is_silent(&log);
             is_silent(&server.list("all").1);
         }
@@ -155,8 +151,7 @@ fn echoed_by_a_launcher() {
     cloud.set("oumi-up.block", "");
     let envs = json!({ "GIVEN": GIVEN });
     let launch = json!({ "cloud": "gcp", "job_name": "good", "envs": envs });
-    let arguments = server.launch("job.yaml", launch);
-    let sent = server.send("run_job", arguments);
+    let sent = server.send_run("job.yaml", launch);
     cloud.wait_for("blocked-oumi-up");
     // While it is launched the launcher needs the values, in a file of its own that is ours alone.
     let staged = home.job_dir("good").join("job.yaml");
@@ -178,20 +173,14 @@ fn echoed_by_a_launcher() {
         .ok();
     assert!(
         log["logs"].as_str().unwrap().contains("*** *** *** ***"),
-        "{:#}",
-        log.content
+        "{log}"
     );
     is_silent(&log);
     is_silent(&server.cancel("good", false));
     fs::write(home.root().join("fails"), "").unwrap();
     let launch = json!({ "cloud": "gcp", "job_name": "bad", "envs": envs });
-    let arguments = server.launch("job.yaml", launch);
-    let answer = server.call("run_job", arguments);
-    assert!(
-        answer.refused().contains("bad token"),
-        "{:#}",
-        answer.content
-    );
+    let answer = server.run("job.yaml", launch);
+    assert!(answer.refused().contains("bad token"), "{answer}");
     is_silent(&answer);
     for tool in ["poll_status", "get_job_logs", "cancel_job"] {
         for job_id in ["good", "bad"] {
@@ -204,8 +193,7 @@ fn echoed_by_a_launcher() {
 
 #[test]
 fn no_log_without_readable_fingerprints() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let config = home.job("echo $GIVEN");
     let job_id = server.submit(config, json!({ "envs": { "GIVEN": GIVEN } }));
     server.wait_done(&job_id);
@@ -215,16 +203,12 @@ fn no_log_without_readable_fingerprints() {
         fs::write(&known, damaged).unwrap();
         let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
         is_silent(&answer);
-        assert!(answer.refused().contains("secret"), "{:#}", answer.content);
+        assert!(answer.refused().contains("secret"), "{answer}");
     }
     fs::remove_file(&known).unwrap();
     let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
     is_silent(&answer);
-    assert!(
-        answer.refused().contains("was removed"),
-        "{:#}",
-        answer.content
-    );
+    assert!(answer.refused().contains("was removed"), "{answer}");
     fs::write(&known, whole).unwrap();
     assert_eq!(server.log(&job_id), "***");
 }

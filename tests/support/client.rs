@@ -1,6 +1,7 @@
 //! The built server as the tests start it, and an MCP client to it that holds every answer against its schema.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::ops::Index;
 use std::os::unix::process::CommandExt;
@@ -58,6 +59,13 @@ pub struct Answer {
 }
 
 impl Server {
+    /// Starts it in a home of its own.
+    pub fn in_new_home() -> (Home, Self) {
+        let home = Home::new();
+        let server = Self::start(&home);
+        (home, server)
+    }
+
     /// Starts it and shakes hands.
     pub fn start(home: &Home) -> Self {
         Self::start_with(home, &[])
@@ -279,11 +287,21 @@ impl Server {
         arguments
     }
 
+    /// Launches a config as [`Self::launch`] says.
+    #[track_caller]
+    pub fn run(&mut self, config: &str, more: Value) -> Answer {
+        self.call("run_job", self.launch(config, more))
+    }
+
+    /// The same; [`Self::answer`] waits for it.
+    pub fn send_run(&mut self, config: &str, more: Value) -> u64 {
+        self.send("run_job", self.launch(config, more))
+    }
+
     /// Launches a job, for its id.
     #[track_caller]
     pub fn submit(&mut self, config: &str, more: Value) -> String {
-        let arguments = self.launch(config, more);
-        let answer = self.call("run_job", arguments).ok();
+        let answer = self.run(config, more).ok();
         let job_id = answer["job_id"].as_str().unwrap().to_owned();
         if answer["status"] == "launching" {
             // On a busy machine it takes longer than a call waits for it.
@@ -378,15 +396,21 @@ impl Answer {
     /// The answer, which must be one of success.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert!(!self.is_error, "{:#}", self.content);
+        assert!(!self.is_error, "{self}");
         self
     }
 
     /// The error of the answer, which must be one of failure.
     #[track_caller]
     pub fn refused(&self) -> &str {
-        assert!(self.is_error, "{:#}", self.content);
+        assert!(self.is_error, "{self}");
         self["error"].as_str().unwrap()
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.content)
     }
 }
 

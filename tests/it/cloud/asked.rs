@@ -30,8 +30,7 @@ fn without_sky_cloud_calls_say_how_to_install() {
     assert_eq!(ids, [here], "the rest is given");
     assert!(
         warnings(&list).contains("not asked about: a") && warnings(&list).contains(install),
-        "{:#}",
-        list.content
+        "{list}"
     );
     let agreed = json!({ "cloud": "aws", "cluster_name": "dev", "confirm": true, "user_confirmation": "DOWN" });
     for (tool, arguments) in [
@@ -70,17 +69,12 @@ fn without_oumi_skypilot_jobs_answer() {
     assert!(next.contains(how_to_get("oumi")), "{next}");
     let (ids, list) = server.list("all");
     assert_eq!(ids, ["a"]);
-    assert!(
-        warnings(&list).contains("not asked about: b"),
-        "{:#}",
-        list.content
-    );
+    assert!(warnings(&list).contains("not asked about: b"), "{list}");
 }
 
 #[test]
 fn empty_registry_asks_only_skypilot() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let (ids, list) = server.list("all");
     assert_eq!((ids.len(), warnings(&list)), (0, String::new()));
     assert_eq!(world.cloud.calls_of(&["oumi"]).len(), 0);
@@ -115,12 +109,7 @@ fn list_is_one_sky_call_beside_the_others() {
         world.cloud.set(&format!("{program}.open"), "");
     }
     let list = server.answer("list_jobs", list).ok();
-    assert_eq!(
-        list["jobs"].as_array().unwrap().len(),
-        14,
-        "{:#}",
-        list.content
-    );
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 14, "{list}");
     // A host that is down costs its own rows.
     let silent =
         "job u, v: the queue of cluster me@down could not be read: `oumi launch status` failed: ";
@@ -144,8 +133,7 @@ fn list_is_one_sky_call_beside_the_others() {
 
 #[test]
 fn local_poll_asks_no_cloud() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let job_id = server.submit("job.yaml", json!({}));
     server.wait_done(&job_id);
     server.log(&job_id);

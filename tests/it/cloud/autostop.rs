@@ -167,8 +167,7 @@ fn autostop_of_a_new_cluster_needs_no_list_of_clusters() {
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     world.cloud.set("sky-status.garbage", "text");
     let mut server = world.server();
-    let launch = server.launch("job.yaml", json!({ "cloud": "lambda", "job_name": "a" }));
-    server.call("run_job", launch);
+    server.run("job.yaml", json!({ "cloud": "lambda", "job_name": "a" }));
     wait_until("it is set", || set(&world).len() == 1);
 }
 
@@ -217,8 +216,7 @@ fn autostop_of_a_killed_launch_is_set_when_its_cluster_is_up() {
 
 #[test]
 fn plan_says_when_its_cluster_ends() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     for (cloud, minutes, expected) in [
         ("aws", None, "stops itself after 60 minutes"),
         ("lambda", None, "keeps its own setting"),

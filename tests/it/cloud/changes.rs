@@ -10,8 +10,7 @@ use crate::support::{executable, wait_until};
 
 /// Job 1 of cluster `dev` is our job `a`, and runs.
 fn running() -> World {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let more = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
     server.submit("job.yaml", more);
     wait_until("the job runs", || {
@@ -156,9 +155,5 @@ fn unreadable_cluster_is_not_called_deleted() {
     );
     executable(&sky, &script);
     let answer = world.server().call("down_cluster", agreed());
-    assert!(
-        !answer.refused().contains("deleted"),
-        "{}",
-        answer.refused()
-    );
+    assert!(!answer.refused().contains("deleted"), "{answer}");
 }

@@ -37,8 +37,7 @@ fn stop_ends_the_jobs() {
     let answer = stop(&mut server, " AWS ", "dev").ok();
     assert!(
         text(&answer, "message").contains("disks are kept"),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
     assert_eq!(
         (&answer["cloud"], &answer["cluster_name"]),
@@ -101,8 +100,7 @@ fn down_needs_consent() {
         let answer = server.call("down_cluster", asked);
         assert!(
             answer.refused().contains("user_confirmation=\"DOWN\""),
-            "{}",
-            answer.refused()
+            "{answer}"
         );
     }
     let answer = server.call(
@@ -115,8 +113,7 @@ fn down_needs_consent() {
     let answer = down(&mut server, "aws", "dev").ok();
     assert!(
         text(&answer, "message").contains("cluster dev was deleted"),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
     assert_eq!(
         world.cloud.calls_of(&["sky", "down"])[0].args,
@@ -154,21 +151,13 @@ fn outcome_is_verified() {
         stop(&mut server, "aws", "dev"),
         down(&mut server, "aws", "dev"),
     ] {
-        assert!(
-            answer.refused().contains("cluster dev is UP"),
-            "{}",
-            answer.refused()
-        );
+        assert!(answer.refused().contains("cluster dev is UP"), "{answer}");
     }
     // Done, and killed before it was said.
     world.cloud.unset("sky-down.replay");
     world.cloud.set("sky-down.crash", "");
     let answer = down(&mut server, "aws", "dev").ok();
-    assert!(
-        text(&answer, "message").contains("deleted"),
-        "{:#}",
-        answer.content
-    );
+    assert!(text(&answer, "message").contains("deleted"), "{answer}");
 }
 
 #[test]
@@ -177,17 +166,12 @@ fn unverified_outcome_is_an_error() {
     world.cloud.set("sky-status.garbage", "half");
     let mut server = world.server();
     let answer = down(&mut server, "aws", "dev");
-    assert!(
-        answer.refused().contains("sky status"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("sky status"), "{answer}");
 }
 
 #[test]
 fn hostile_names_start_nothing() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     for (cloud, cluster) in [
         ("aws", "--all"),
         ("aws", ""),
@@ -359,11 +343,7 @@ fn answers_after_down_are_fresh() {
         }),
     );
     let deleted = server.answer("down_cluster", deleted).ok();
-    assert!(
-        text(&deleted, "message").contains("deleted"),
-        "{:#}",
-        deleted.content
-    );
+    assert!(text(&deleted, "message").contains("deleted"), "{deleted}");
     assert_eq!(how(&server.poll("a")), ("cluster_gone", "UNKNOWN", true));
     let (ids, later) = server.list("running");
     assert_eq!((ids.len(), warnings(&later)), (0, String::new()));
@@ -389,32 +369,25 @@ fn cluster_of_another_user_is_told_as_that() {
             .as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        let arguments = server.launch("job.yaml", asked);
-        server.call("run_job", arguments).ok()
+        server.run("job.yaml", asked).ok()
     };
     let onto = shown(json!({ "cluster_name": "theirs" }));
     assert!(
         text(&onto, "message").contains("cluster theirs of jane is UP"),
-        "{:#}",
-        onto.content
+        "{onto}"
     );
     let new = shown(json!({ "job_name": "theirs" }));
-    assert!(
-        text(&new, "cluster_name").starts_with("theirs-"),
-        "{:#}",
-        new.content
-    );
+    assert!(text(&new, "cluster_name").starts_with("theirs-"), "{new}");
     let onto = json!({ "cloud": "aws", "job_name": "b", "cluster_name": "theirs" });
     server.submit("job.yaml", onto);
     assert!(server.list("all").0.contains(&"b".to_owned()));
     let stopped = stop(&mut server, "aws", "theirs").ok();
     assert!(
         text(&stopped, "message").contains("was stopped"),
-        "{:#}",
-        stopped.content
+        "{stopped}"
     );
     let other = down(&mut server, "gcp", "theirs");
-    assert!(other.refused().contains("is on aws"), "{}", other.refused());
+    assert!(other.refused().contains("is on aws"), "{other}");
     // Her job on a cluster of ours.
     world.cloud.set_job("dev", "1", "SUCCEEDED");
     world.cloud.add_job("dev", "2", "hers", "RUNNING");

@@ -111,7 +111,7 @@ fn completed(result: &Value) -> Answer {
 /// Nothing was started, and nothing is left of it.
 #[track_caller]
 fn nothing_was_started(world: &World, answer: &Answer) {
-    assert_eq!(answer["status"], "blocked", "{:#}", answer.content);
+    assert_eq!(answer["status"], "blocked", "{answer}");
     assert_eq!(answer["job_id"], "");
     assert!(answer.refused().starts_with("nothing was started"));
     nothing_is_there(world);
@@ -186,8 +186,7 @@ fn question_shows_all_that_decides() {
     let shown = |server: &mut Server, config: &str| {
         world.home.write("job.yaml", config);
         let asked = json!({ "cloud": "gcp", "dry_run": true });
-        let preview = server.launch("job.yaml", asked);
-        let message = server.call("run_job", preview).ok()["message"]
+        let message = server.run("job.yaml", asked).ok()["message"]
             .as_str()
             .unwrap()
             .to_owned();
@@ -263,7 +262,7 @@ fn declined_starts_nothing() {
             let mut server = client.server(&world);
             let arguments = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
             let (_, answer) = client.answers(&mut server, "run_job", arguments, action, || {});
-            assert!(answer.refused().contains(said), "{}", answer.refused());
+            assert!(answer.refused().contains(said), "{answer}");
             nothing_was_started(&world, &answer);
         }
     }
@@ -280,14 +279,12 @@ fn client_without_elicitation_uses_the_flags() {
     ] {
         let world = World::new();
         let mut server = Server::spawn_as(&world.home, world.command(), version, capabilities);
-        let arguments = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-        let answer = server.call("run_job", arguments).ok();
+        let answer = server.run("job.yaml", json!({ "cloud": "gcp" })).ok();
         assert_eq!(answer["status"], "RUNNING");
         assert!(warnings(&answer).contains("no plan_id"), "{version}");
         assert!(!server.has_asked());
     }
-    let world = World::new();
-    let mut server = world.server();
+    let (_world, mut server) = World::with_server();
     let arguments = server.launch("job.yaml", json!({ "cloud": "gcp" }));
     let mine = json!({ "_meta": {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -501,11 +498,7 @@ fn always_without_elicitation_needs_plan_id() {
         let mut bound = launch;
         bound["plan_id"] = plan_id;
         let answer = server.call("run_job", bound).ok();
-        assert!(
-            !warnings(&answer).contains("plan_id"),
-            "{:#}",
-            answer.content
-        );
+        assert!(!warnings(&answer).contains("plan_id"), "{answer}");
     }
     assert_eq!(world.launches(), 1);
 }
@@ -515,8 +508,7 @@ fn flags_mode_never_asks() {
     let world = World::new();
     let client = CLIENTS[1];
     let mut server = client.server_with(&world, &[(env_vars::CONSENT, "flags")]);
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-    server.call("run_job", launch).ok();
+    server.run("job.yaml", json!({ "cloud": "gcp" })).ok();
     assert!(!server.has_asked());
     assert_eq!(world.launches(), 1);
 }

@@ -36,8 +36,7 @@ impl Moment {
         world.cloud.set(knob, says);
         let mut server = world.server();
         let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "a" });
-        let arguments = server.launch("job.yaml", asked);
-        server.send("run_job", arguments);
+        server.send_run("job.yaml", asked);
         if self == Self::BeforeAnythingWasPrinted {
             wait_until("the launch has begun", || world.launches() == 1);
         } else {
@@ -125,10 +124,8 @@ fn launch_that_ended_unwatched_is_completed() {
 #[test]
 fn kill_right_after_launch_keeps_the_job() {
     for after_the_answer in [false, true] {
-        let world = World::new();
-        let mut server = world.server();
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-        let run = server.send("run_job", arguments);
+        let (world, mut server) = World::with_server();
+        let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
         if after_the_answer {
             server.answer("run_job", run).ok();
         } else {
@@ -219,11 +216,7 @@ fn killed_launch_is_found_when_its_job_appears() {
     });
     let status = server.poll("a");
     assert_eq!(how(&status), ("launching", "PENDING", false));
-    assert!(
-        text(&status, "message").contains("cut off"),
-        "{:#}",
-        status.content
-    );
+    assert!(text(&status, "message").contains("cut off"), "{status}");
     world.cloud.set_cluster("a", "UP");
     world.add_job_now("a", "1", "a");
     runs_and_is_known(&world, &mut server);
@@ -249,11 +242,7 @@ fn killed_launch_without_job_fails_in_the_end() {
         let status = server.wait_done("a");
         assert_eq!(how(&status), ("failed", "FAILED", true));
         let ended = "its launch ended before the job was on its cluster";
-        assert!(
-            text(&status, "message").contains(ended),
-            "{:#}",
-            status.content
-        );
+        assert!(text(&status, "message").contains(ended), "{status}");
         // It is settled: nobody need be asked again.
         server.kill_9();
         let asked = world.cloud.calls_of(&["sky", "queue"]).len();
@@ -292,8 +281,7 @@ fn killed_launcher_under_a_live_server() {
         let world = World::new();
         world.cloud.set("oumi-up.crash", crash);
         let mut server = world.server();
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": cluster }));
-        let run = server.send("run_job", arguments);
+        let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": cluster }));
         if crash == "before-job" {
             wait_until("the launcher was killed", || {
                 world.home.job_dir("b").join("exit.json").exists()
@@ -317,8 +305,7 @@ fn slurm_launch_continues() {
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
     let asked = json!({ "cloud": "slurm", "job_name": "a", "cluster_name": SLURM });
-    let arguments = server.launch("job.yaml", asked);
-    server.send("run_job", arguments);
+    server.send_run("job.yaml", asked);
     world.cloud.wait_for("blocked-oumi-up");
     server.kill_9();
     let mut server = world.server();
@@ -333,8 +320,7 @@ fn killed_slurm_launch_is_listed() {
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
     let asked = json!({ "cloud": "slurm", "job_name": "a", "cluster_name": SLURM });
-    let arguments = server.launch("job.yaml", asked);
-    server.send("run_job", arguments);
+    server.send_run("job.yaml", asked);
     world.cloud.wait_for("blocked-oumi-up");
     server.kill_9();
     kill_the_launch(&world);
@@ -347,7 +333,7 @@ fn killed_slurm_launch_is_listed() {
     let message = text(&status, "message");
     assert!(message.contains("list_jobs"), "{message}");
     let (ids, list) = server.list("running");
-    assert_eq!(ids, ["4711"], "{:#}", list.content);
+    assert_eq!(ids, ["4711"], "{list}");
 }
 
 #[test]
@@ -428,10 +414,8 @@ fn two_servers_launch_once() {
 #[test]
 fn kill_at_any_instant() {
     for at in 0..8 {
-        let world = World::new();
-        let mut server = world.server();
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-        server.send("run_job", arguments);
+        let (world, mut server) = World::with_server();
+        server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
         // Any instant will do; what is checked holds at each.
         std::thread::sleep(Duration::from_millis(at * 60));
         // As a client that ends a server does: whoever is in its process group dies.

@@ -20,14 +20,13 @@ fn job_config_is_merged_with_arguments() {
          file_mounts: {~/a: ./a, ~/b: ./b}\nsetup: |\n  echo one\n  echo two\nrun: echo $A\nnew_in_some_version: {kept: [1]}\n",
     );
     let mut server = world.server();
-    let arguments = server.launch(
+    let answer = server.run(
         "job.yaml",
         json!({
             "cloud": " AWS ", "job_name": "first", "accelerators": "A100:8", "num_nodes": 2, "use_spot": true,
             "disk_size": 512, "envs": { "B": "over", "C": "new" }, "file_mounts": { "~/b": "/over", "~/c": "/new" },
         }),
-    );
-    let answer = server.call("run_job", arguments).ok();
+    ).ok();
     assert_eq!(
         (&answer["job_id"], &answer["status"], &answer["cloud"]),
         (&json!("first"), &json!("RUNNING"), &json!("aws"))
@@ -38,8 +37,8 @@ fn job_config_is_merged_with_arguments() {
         (&json!("1"), &json!("first"))
     );
     assert_eq!(answer["cluster_name"], "first");
-    assert!(warnings(&answer).contains("`gcp`"), "{:#}", answer.content);
-    assert!(!warnings(&answer).contains("setup"), "{:#}", answer.content);
+    assert!(warnings(&answer).contains("`gcp`"), "{answer}");
+    assert!(!warnings(&answer).contains("setup"), "{answer}");
 
     let launch = world.the_launch();
     let staged = world.staged_path("first");
@@ -152,8 +151,7 @@ fn staged_config_is_private_and_removed() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     world.cloud.wait_for("blocked-oumi-up");
     let staged = world.staged_path("a");
     let mode = fs::metadata(&staged).unwrap().permissions().mode();
@@ -170,8 +168,9 @@ fn staged_config_is_removed_after_failure() {
         .cloud
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    server.call("run_job", arguments).refused();
+    server
+        .run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }))
+        .refused();
     assert!(world.home.job_dir("a").is_dir());
     assert!(!world.staged_path("a").exists());
 }
@@ -181,8 +180,7 @@ fn staged_config_is_removed_without_supervisor() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     world.cloud.wait_for("blocked-oumi-up");
     kill_9(world.home.supervisor("a"));
     assert_eq!(how(&server.poll("a")), ("launching", "PENDING", false));
@@ -200,8 +198,7 @@ fn staged_config_is_removed_by_the_next_server() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    server.send("run_job", arguments);
+    server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     world.cloud.wait_for("blocked-oumi-up");
     let supervisor = world.home.supervisor("a");
     server.kill_9();
@@ -223,8 +220,7 @@ fn dry_run_shows_the_job_config() {
     let mut server = world.server();
     for (config, kind) in [("job.yaml", "job"), ("train.yaml", "training")] {
         let asked = json!({ "cloud": "aws", "dry_run": true, "envs": { "GIVEN": "hidden-two" }, "accelerators": "A100:8" });
-        let arguments = server.launch(config, asked);
-        let answer = server.call("run_job", arguments).ok();
+        let answer = server.run(config, asked).ok();
         assert_eq!(answer["status"], "dry_run");
         let shown = &answer["job_config"];
         assert_eq!(shown["envs"]["GIVEN"], "***");
@@ -246,11 +242,7 @@ fn dry_run_shows_the_job_config() {
                 "{run}"
             );
         }
-        assert!(
-            !answer.content.to_string().contains("hidden-"),
-            "{:#}",
-            answer.content
-        );
+        assert!(!answer.content.to_string().contains("hidden-"), "{answer}");
         let message = text(&answer, "message");
         for line in [
             "oumi launch up -c",
@@ -272,8 +264,7 @@ fn dry_run_shows_the_job_config() {
 
 #[test]
 fn invalid_cluster_name_is_refused() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let on_sky = [
         "-x", "1abc", "a b", "a-", "x_", "x;id", "ü", "a/b", "--help", "a@b",
     ];
@@ -308,21 +299,17 @@ fn invalid_cluster_name_is_refused() {
 fn slurm_needs_a_cluster() {
     let world = World::new();
     let mut server = world.server_with(&[("OUMI_SLURM_CONNECTIONS", "you@other")]);
-    let arguments = server.launch("job.yaml", json!({ "cloud": "slurm" }));
-    let answer = server.call("run_job", arguments);
-    assert!(
-        answer.refused().contains("user@host"),
-        "{}",
-        answer.refused()
-    );
+    let answer = server.run("job.yaml", json!({ "cloud": "slurm" }));
+    assert!(answer.refused().contains("user@host"), "{answer}");
     assert_eq!(world.cloud.calls(), []);
 
     let envs = json!({ "MANY": "two words; $HOME" });
-    let arguments = server.launch(
-        "job.yaml",
-        json!({ "cloud": "slurm", "cluster_name": SLURM, "envs": envs }),
-    );
-    let answer = server.call("run_job", arguments).ok();
+    let answer = server
+        .run(
+            "job.yaml",
+            json!({ "cloud": "slurm", "cluster_name": SLURM, "envs": envs }),
+        )
+        .ok();
     assert_eq!(
         (
             &answer["status"],
@@ -352,17 +339,15 @@ fn missing_program_says_how_to_install() {
         for cloud in clouds {
             let cluster = if *cloud == "slurm" { SLURM } else { "" };
             let asked = json!({ "cloud": cloud, "cluster_name": cluster });
-            let arguments = server.launch("job.yaml", asked.clone());
-            let answer = server.call("run_job", arguments);
+            let answer = server.run("job.yaml", asked.clone());
             let install = how_to_get(missing);
-            assert!(answer.refused().contains(install), "{}", answer.refused());
+            assert!(answer.refused().contains(install), "{answer}");
 
-            let arguments = server.launch(
+            let preview = server.run(
                 "job.yaml",
                 json!({ "dry_run": true, "cloud": cloud, "cluster_name": cluster }),
             );
-            let preview = server.call("run_job", arguments);
-            assert!(preview.refused().contains(install), "{}", preview.refused());
+            assert!(preview.refused().contains(install), "{preview}");
         }
         assert_eq!(world.cloud.calls_of(&["oumi"]), []);
         assert_eq!(server.list("all").0, [""; 0]);
@@ -389,23 +374,19 @@ fn slurm_needs_no_sky() {
 
 #[test]
 fn existing_cluster_skips_setup() {
-    let world = World::new();
-    let mut server = world.server();
+    let (_world, mut server) = World::with_server();
     let asked = json!({ "cloud": "aws", "cluster_name": "dev", "dry_run": true });
-    let arguments = server.launch("job.yaml", asked);
-    let preview = server.call("run_job", arguments).ok();
+    let preview = server.run("job.yaml", asked).ok();
     assert!(
         warnings(&preview).contains("if cluster dev is up already"),
-        "{:#}",
-        preview.content
+        "{preview}"
     );
     assert!(warnings(&preview).contains("skips its `setup`"));
 }
 
 #[test]
 fn job_names_make_distinct_clusters() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let mut clusters = Vec::new();
     for (name, on_cluster) in [
         ("my_run", "my_run"),
@@ -418,11 +399,12 @@ fn job_names_make_distinct_clusters() {
         ("ü", "job"),
         ("ö", "job"),
     ] {
-        let arguments = server.launch(
-            "job.yaml",
-            json!({ "cloud": "aws", "job_name": name, "dry_run": true }),
-        );
-        let answer = server.call("run_job", arguments).ok();
+        let answer = server
+            .run(
+                "job.yaml",
+                json!({ "cloud": "aws", "job_name": name, "dry_run": true }),
+            )
+            .ok();
         assert_eq!(answer["job_config"]["name"], on_cluster);
         let cluster = text(&answer, "cluster_name").to_owned();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -440,8 +422,7 @@ fn job_names_make_distinct_clusters() {
 
 #[test]
 fn user_of_a_queue_is_in_the_cluster_name() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     for (user, warns) in [
         ("", false),
         ("user: jane\n", false),
@@ -453,18 +434,15 @@ fn user_of_a_queue_is_in_the_cluster_name() {
         for cloud in ["polaris", "perlmutter", "frontier"] {
             let asked =
                 |cluster: &str| json!({ "cloud": cloud, "cluster_name": cluster, "dry_run": true });
-            let arguments = server.launch("queue.yaml", asked("debug.jane"));
-            let answer = server.call("run_job", arguments).ok();
+            let answer = server.run("queue.yaml", asked("debug.jane")).ok();
             assert_eq!(answer["job_config"]["user"], "jane");
             assert_eq!(
                 warnings(&answer).contains("your_username"),
                 warns,
-                "{:#}",
-                answer.content
+                "{answer}"
             );
             for cluster in ["", "debug", "jane@debug", ".jane", "debug."] {
-                let arguments = server.launch("queue.yaml", asked(cluster));
-                let answer = server.call("run_job", arguments);
+                let answer = server.run("queue.yaml", asked(cluster));
                 assert!(
                     answer.refused().contains("queue.user"),
                     "{cluster}: {}",

@@ -73,8 +73,7 @@ fn local_can_be_forbidden() {
             .refused()
             .contains("\"local\" may not")
     );
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-    server.call("run_job", launch).ok();
+    server.run("job.yaml", json!({ "cloud": "gcp" })).ok();
 }
 
 #[test]
@@ -87,7 +86,7 @@ fn list_hides_forbidden_clouds() {
     let mut server = world.server_with(&[(env_vars::CLOUDS, "gcp")]);
     let list = server.list("all").1;
     let rows = list["jobs"].as_array().unwrap();
-    assert_eq!(rows.len(), 1, "{:#}", list.content);
+    assert_eq!(rows.len(), 1, "{list}");
     assert_eq!(rows[0]["cluster"], "mine");
 }
 
@@ -108,30 +107,23 @@ fn cluster_on_another_cloud_is_untouched() {
         let answer = server.call(tool, arguments);
         assert!(
             answer.refused().contains("\"aws\" may not be used"),
-            "{}",
-            answer.refused()
+            "{answer}"
         );
     }
     // A launch lands where the cluster is, whatever cloud the call names: in a dry run, and with the flags alone.
     for dry_run in [true, false] {
         let asked = json!({ "cloud": "gcp", "cluster_name": "theirs", "dry_run": dry_run });
-        let launch = server.launch("job.yaml", asked);
-        let answer = server.call("run_job", launch);
+        let answer = server.run("job.yaml", asked);
         assert!(
             answer.refused().contains("\"aws\" may not be used"),
-            "{}",
-            answer.refused()
+            "{answer}"
         );
     }
     assert_eq!(world.launches(), 0);
     // Where that cannot be found out, it is not tried.
     world.cloud.set("sky-status.garbage", "text");
     let answer = server.call("down_cluster", down("gcp", "mine"));
-    assert!(
-        answer.refused().contains("nothing was done"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("nothing was done"), "{answer}");
     for verb in ["stop", "down", "cancel"] {
         assert_eq!(world.cloud.calls_of(&["sky", verb]).len(), 0, "{verb}");
     }
@@ -144,8 +136,7 @@ fn launch_on_a_now_forbidden_cloud_is_left() {
     let world = World::new();
     world.cloud.set("oumi-up.gate", "");
     let mut server = world.server();
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
-    server.send("run_job", launch);
+    server.send_run("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
     crate::support::wait_until("the launch was begun", || world.launches() == 1);
     server.kill_9();
     let mut limited = world.server_with(&[(env_vars::CLOUDS, "local")]);

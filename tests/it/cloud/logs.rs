@@ -77,8 +77,7 @@ fn cursor_in_the_end_of_a_long_log() {
     assert_eq!(text(&third, "logs"), lines(from, 30_000).trim_end());
     assert!(
         text(&third, "message").contains("lines may be missing before these"),
-        "{:#}",
-        third.content
+        "{third}"
     );
     assert_eq!(text(&since(&mut server, &third), "logs"), "");
 }
@@ -118,8 +117,7 @@ fn grep_says_when_the_log_is_longer() {
     );
     assert!(
         text(&found, "message").contains("Only the end of this log is fetched"),
-        "{:#}",
-        found.content
+        "{found}"
     );
     let all = logs(
         &mut server,
@@ -187,8 +185,7 @@ fn cursor_waits_for_late_text() {
     );
     assert!(
         text(&second, "message").contains("Less of the log was fetched"),
-        "{:#}",
-        second.content
+        "{second}"
     );
     world.cloud.set_job(SLURM, "1", "COMPLETED");
     world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\nfour\n");
@@ -201,8 +198,7 @@ fn launch_log_then_job_log() {
     world.cloud.set("first_log", "it trains\n");
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     world.cloud.wait_for("blocked-oumi-up");
     let first = logs(&mut server, json!({}));
     assert!(text(&first, "logs").contains("Running on cluster: a"));
@@ -210,15 +206,10 @@ fn launch_log_then_job_log() {
     world.cloud.set("oumi-up.go", "");
     server.answer("run_job", run).ok();
     let second = since(&mut server, &first);
-    assert!(
-        text(&second, "logs").contains("it trains"),
-        "{:#}",
-        second.content
-    );
+    assert!(text(&second, "logs").contains("it trains"), "{second}");
     assert!(
         text(&second, "message").contains("replaced or rewritten"),
-        "{:#}",
-        second.content
+        "{second}"
     );
     assert_eq!(text(&since(&mut server, &second), "message"), "");
 }

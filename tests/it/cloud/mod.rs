@@ -29,6 +29,7 @@ mod over_http {
         use std::ops::Deref;
 
         pub use super::super::world::*;
+        use crate::support::client::Server;
 
         /// As the stories over the program know it.
         pub struct World(super::super::world::World);
@@ -36,6 +37,12 @@ mod over_http {
         impl World {
             pub fn new() -> Self {
                 Self(super::super::world::World::with_api())
+            }
+
+            pub fn with_server() -> (Self, Server) {
+                let world = Self::new();
+                let server = world.server();
+                (world, server)
             }
         }
 

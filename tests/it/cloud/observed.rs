@@ -31,8 +31,7 @@ fn progress_from_the_log_once_a_minute() {
     assert_eq!(
         (&progress["step"], &progress["loss"]),
         (&json!(10), &json!(2.5)),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
     // When that was printed nobody says.
     assert_eq!(progress.get("age_seconds"), None);
@@ -122,12 +121,10 @@ fn failure_is_read_once() {
 
 #[test]
 fn failure_is_redacted() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let secret = "s3cr3t-value-123";
     let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev", "envs": { "KEY": secret } });
-    let arguments = server.launch("job.yaml", asked);
-    server.call("run_job", arguments).ok();
+    server.run("job.yaml", asked).ok();
     wait_until("the job runs", || server.poll("a")["state"] == "RUNNING");
     world
         .cloud
@@ -154,8 +151,7 @@ fn refused_launch_has_advice() {
     );
     let mut server = world.server_with(&[("OUMI_MCP_OUMI", oumi.to_str().unwrap())]);
     let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
-    let arguments = server.launch("job.yaml", asked);
-    server.call("run_job", arguments).refused();
+    server.run("job.yaml", asked).refused();
     let answer = server.poll("a");
     assert_eq!(how(&answer), ("failed", "FAILED", true));
     let failure = &answer["failure"];

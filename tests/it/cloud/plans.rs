@@ -50,35 +50,25 @@ fn previewed_launch_goes_through() {
     ] {
         let launch = previewed(&mut server, config, more);
         let answer = server.call("run_job", launch.clone()).ok();
-        assert!(
-            !warnings(&answer).contains("plan_id"),
-            "{:#}",
-            answer.content
-        );
+        assert!(!warnings(&answer).contains("plan_id"), "{answer}");
         // Twice is not what was agreed to, as long as the first runs.
         if answer["status"] != "RUNNING" {
             continue;
         }
         let again = server.call("run_job", launch);
-        assert!(
-            again.refused().contains("already a job"),
-            "{}",
-            again.refused()
-        );
+        assert!(again.refused().contains("already a job"), "{again}");
     }
 }
 
 #[test]
 fn plan_keeps_its_job_id_and_takes_a_name() {
-    let world = World::new();
-    let mut server = world.server();
+    let (_world, mut server) = World::with_server();
     for (cloud, more) in [
         ("gcp", json!({})),
         ("local", json!({ "cluster_name": "no effect here" })),
     ] {
         let dry = json!({ "cloud": cloud, "dry_run": true });
-        let arguments = server.launch("job.yaml", dry);
-        let preview = server.call("run_job", arguments).ok();
+        let preview = server.run("job.yaml", dry).ok();
         let mut launch = server.launch(
             "job.yaml",
             json!({ "cloud": cloud, "plan_id": preview["plan_id"] }),
@@ -143,8 +133,7 @@ fn edited_config_is_refused_with_the_difference() {
 
 #[test]
 fn changed_arguments_are_refused_with_the_difference() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let asked =
         json!({ "cloud": "gcp", "accelerators": "A100:1", "envs": { "A": "the-first-value" } });
     let launch = previewed(&mut server, "job.yaml", asked);
@@ -189,8 +178,7 @@ fn changed_arguments_are_refused_with_the_difference() {
 
 #[test]
 fn unknown_plan_id_asks_for_a_dry_run() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let launch = previewed(&mut server, "job.yaml", json!({ "cloud": "gcp" }));
     for unknown in [json!("0123456789abcdef"), json!("no \u{1b}[2J id")] {
         let mut other = launch.clone();

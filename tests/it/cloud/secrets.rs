@@ -12,11 +12,7 @@ use crate::support::{kill_9, wait_until};
 const SECRET: &str = "s3cr3t-value-123";
 
 fn is_silent(answer: &Answer) {
-    assert!(
-        !answer.content.to_string().contains(SECRET),
-        "{:#}",
-        answer.content
-    );
+    assert!(!answer.content.to_string().contains(SECRET), "{answer}");
 }
 
 fn with_secret(config: &str) -> World {
@@ -34,8 +30,7 @@ fn secret_is_only_in_the_staged_config() {
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
     let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
-    let arguments = server.launch("job.yaml", asked);
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", asked);
     world.cloud.wait_for("blocked-oumi-up");
     assert_eq!(holding(&world.home.data(), SECRET), ["job.yaml"]);
     is_silent(&server.poll("a"));
@@ -61,19 +56,19 @@ fn failed_launch_keeps_no_secret() {
         .cloud
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     let mut server = world.server();
-    let arguments = server.launch(
-        "job.yaml",
-        json!({ "cloud": "aws", "envs": { "GIVEN": SECRET } }),
-    );
-    server.call("run_job", arguments).refused();
+    server
+        .run(
+            "job.yaml",
+            json!({ "cloud": "aws", "envs": { "GIVEN": SECRET } }),
+        )
+        .refused();
     assert_eq!(holding(&world.home.data(), SECRET), [""; 0]);
 
     let world = with_secret("job.yaml");
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
-    let arguments = server.launch("job.yaml", asked);
-    server.send("run_job", arguments);
+    server.send_run("job.yaml", asked);
     world.cloud.wait_for("blocked-oumi-up");
     let supervisor = world.home.supervisor("a");
     server.kill_9();
@@ -103,27 +98,20 @@ fn launcher_output_is_redacted() {
     talkative(&world, "exit 1");
     let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
     let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
-    let arguments = server.launch("job.yaml", asked);
-    let answer = server.call("run_job", arguments);
+    let answer = server.run("job.yaml", asked);
     assert!(
         answer.refused().contains("bad ***, said the cloud"),
-        "{}",
-        answer.refused()
+        "{answer}"
     );
     is_silent(&answer);
     let status = server.poll("a");
     assert!(
         status["message"].as_str().unwrap().contains("bad ***"),
-        "{:#}",
-        status.content
+        "{status}"
     );
     is_silent(&status);
     let log = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
-    assert!(
-        log["logs"].as_str().unwrap().contains("bad ***"),
-        "{:#}",
-        log.content
-    );
+    assert!(log["logs"].as_str().unwrap().contains("bad ***"), "{log}");
     is_silent(&log);
     is_silent(&server.cancel("a", false));
     is_silent(&server.list("all").1);
@@ -138,8 +126,7 @@ fn cancel_answer_is_redacted() {
     talkative(&world, "while ! [ -e ../go ]; do sleep 0.05; done; exit 1");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
-    let arguments = server.launch("job.yaml", asked);
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", asked);
     wait_until("the launcher has said it", || {
         holding(&world.home.data(), SECRET).contains(&"output.log".to_owned())
     });
@@ -149,13 +136,12 @@ fn cancel_answer_is_redacted() {
     let status = server.poll("a");
     assert!(
         status["message"].as_str().unwrap().contains("***"),
-        "{:#}",
-        status.content
+        "{status}"
     );
     is_silent(&status);
     fs::write(world.home.root().join("go"), "").unwrap();
     let answer = server.answer("cancel_job", cancel);
-    assert!(answer.refused().contains("bad ***"), "{}", answer.refused());
+    assert!(answer.refused().contains("bad ***"), "{answer}");
     is_silent(&answer);
     is_silent(&server.answer("run_job", run));
 }
@@ -183,8 +169,7 @@ fn job_log_is_redacted() {
                     .as_str()
                     .unwrap()
                     .contains("token is *** and ***"),
-                "{:#}",
-                log.content
+                "{log}"
             );
             is_silent(&log);
         }

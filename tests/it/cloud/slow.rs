@@ -116,11 +116,7 @@ fn hanging_program_costs_its_part() {
         "{said}"
     );
     let answer = server.answer("poll_status", poll);
-    assert!(
-        answer.refused().contains("still runs"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("still runs"), "{answer}");
     assert_eq!(
         (&answer["status"], &answer["cluster"]),
         (&json!("unknown"), &json!("dev"))
@@ -165,8 +161,7 @@ fn unreadable_output_fails_only_the_call() {
         assert_eq!(ids, ["s"], "{knob} {says}");
         assert!(
             warnings(&list).contains("not asked about: a, b, c"),
-            "{:#}",
-            list.content
+            "{list}"
         );
         assert!(
             warnings(&list).contains(said),
@@ -184,12 +179,8 @@ fn unreadable_status_costs_its_facts() {
     let mut server = world.server();
     assert_eq!(how(&server.poll("a")), ("SUCCEEDED", "SUCCEEDED", true));
     let (ids, list) = server.list("all");
-    assert_eq!(ids.len(), 4, "{:#}", list.content);
-    assert!(
-        warnings(&list).contains("clusters cost"),
-        "{:#}",
-        list.content
-    );
+    assert_eq!(ids.len(), 4, "{list}");
+    assert!(warnings(&list).contains("clusters cost"), "{list}");
     world.cloud.lose_cluster("dev");
     assert_eq!(how(&server.poll("a")), ("cluster_gone", "UNKNOWN", true));
 }
@@ -212,7 +203,7 @@ fn unreadable_oumi_costs_its_jobs() {
         let (mut ids, list) = server.list("all");
         ids.sort();
         assert_eq!(ids, ["a", "b", "c"], "{knob} {says}");
-        assert!(warnings(&list).contains('s'), "{:#}", list.content);
+        assert!(warnings(&list).contains('s'), "{list}");
         assert!(
             warnings(&list).contains("Slurm")
                 || warnings(&list).contains("oumi")
@@ -229,8 +220,7 @@ fn long_and_broken_logs() {
     let answer = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
     assert!(
         text(&answer, "logs").contains("{\"x\": [1, 2, 3"),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
     assert!(answer["lines_returned"].as_u64().unwrap() <= 200);
 
@@ -239,8 +229,7 @@ fn long_and_broken_logs() {
     let answer = server.call("get_job_logs", json!({ "job_id": "a" }));
     assert!(
         answer.is_error || !text(&answer, "logs").is_empty(),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
 }
 
@@ -255,8 +244,7 @@ fn dying_change_fails_only_the_call() {
     let answer = server.cancel("a", false);
     assert!(
         answer.refused().contains("may still be running"),
-        "{}",
-        answer.refused()
+        "{answer}"
     );
     assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
 }

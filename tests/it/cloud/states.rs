@@ -39,11 +39,7 @@ fn skypilot_words() {
         world.cloud.set_job("dev", "1", word);
         let status = server.poll("a");
         assert_eq!(how(&status), (word, state, is_done));
-        assert!(
-            !warnings(&status).contains("not known"),
-            "{:#}",
-            status.content
-        );
+        assert!(!warnings(&status).contains("not known"), "{status}");
         let row = &server.list("all").1["jobs"][0];
         assert_eq!(
             (&row["status"], &row["is_done"]),
@@ -65,18 +61,10 @@ fn unknown_word_is_not_done_and_warned_of() {
         let mut server = world.server();
         let status = server.poll("a");
         assert_eq!(how(&status), ("HOVERING", "UNKNOWN", false));
-        assert!(
-            warnings(&status).contains("\"HOVERING\""),
-            "{:#}",
-            status.content
-        );
+        assert!(warnings(&status).contains("\"HOVERING\""), "{status}");
         let (ids, list) = server.list("running");
         assert_eq!(ids, ["a"]);
-        assert!(
-            warnings(&list).contains("\"HOVERING\""),
-            "{:#}",
-            list.content
-        );
+        assert!(warnings(&list).contains("\"HOVERING\""), "{list}");
     }
 }
 
@@ -138,18 +126,10 @@ fn cluster_gone() {
         assert_eq!(list["jobs"][0]["status"], "cluster_gone");
         assert_eq!(warnings(&list), "");
         let cancel = server.cancel("a", false);
-        assert!(
-            cancel.refused().contains("cluster_gone"),
-            "{}",
-            cancel.refused()
-        );
+        assert!(cancel.refused().contains("cluster_gone"), "{cancel}");
         // Its log went with it.
         let logs = server.call("get_job_logs", json!({ "job_id": "a" }));
-        assert!(
-            logs.refused().contains("does not exist"),
-            "{}",
-            logs.refused()
-        );
+        assert!(logs.refused().contains("does not exist"), "{logs}");
     }
     assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
     // An API server that did not launch it, or another home, says nothing of it.
@@ -160,7 +140,7 @@ fn cluster_gone() {
     ] {
         let mut server = world.server_with(&[(variable, value)]);
         let status = server.call("poll_status", json!({ "job_id": "a" }));
-        assert!(status.refused().contains(place), "{}", status.refused());
+        assert!(status.refused().contains(place), "{status}");
         assert!(server.cancel("a", false).refused().contains("not certain"));
     }
 }
@@ -178,8 +158,7 @@ fn stopped_is_done_init_is_not() {
         assert_eq!(how(&answer), (status, "UNKNOWN", is_done));
         assert!(
             text(&answer, "message").contains("cluster dev is"),
-            "{:#}",
-            answer.content
+            "{answer}"
         );
         assert!(text(&answer, "next").contains(next));
         assert_eq!(answer["metadata"]["cluster_status"], cluster);
@@ -202,7 +181,7 @@ fn text_before_json_is_ignored() {
     }
     world.cloud.write("api_down", "");
     let (ids, list) = server.list("all");
-    assert_eq!(ids, ["a"], "{:#}", list.content);
+    assert_eq!(ids, ["a"], "{list}");
     // One cluster of several that does not answer is said before the others' jobs.
     world.cloud.add_cluster("other", "GCP", "INIT");
     world.cloud.add_cluster("third", "GCP", "STOPPED");
@@ -250,8 +229,7 @@ fn sky_logs_exit_code_is_the_jobs() {
             // Without colours and prefixes.
             assert!(
                 text(&answer, "logs").contains("one\ntwo\nthree"),
-                "{:#}",
-                answer.content
+                "{answer}"
             );
         }
     }
@@ -289,15 +267,11 @@ fn log_of_a_missing_job() {
     ] {
         let asked = json!({ "oumi_job_id": id, "cloud": "aws", "cluster_name": cluster });
         let answer = server.call("get_job_logs", asked);
-        assert!(answer.refused().contains(said), "{}", answer.refused());
+        assert!(answer.refused().contains(said), "{answer}");
     }
     let asked = json!({ "oumi_job_id": "77", "cloud": "aws", "cluster_name": "dev" });
     let answer = server.call("poll_status", asked);
-    assert!(
-        answer.refused().contains("no job \"77\""),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("no job \"77\""), "{answer}");
     assert_eq!(answer["status"], "not_found");
 }
 
@@ -311,11 +285,7 @@ fn slurm_log() {
     assert_eq!(answer["log_file"], format!("cloud:slurm/{SLURM}"));
     let asked = json!({ "oumi_job_id": "999", "cloud": "slurm", "cluster_name": SLURM });
     let answer = server.call("get_job_logs", asked);
-    assert!(
-        answer.refused().contains("poll_status"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("poll_status"), "{answer}");
 }
 
 #[test]
@@ -352,11 +322,7 @@ fn unfulfilled_cancel_is_stopping() {
         let mut server = world.server();
         let answer = server.cancel("a", false).ok();
         assert_eq!(how(&answer), ("running", "RUNNING", false));
-        assert!(
-            text(&answer, "message").contains("poll_status"),
-            "{:#}",
-            answer.content
-        );
+        assert!(text(&answer, "message").contains("poll_status"), "{answer}");
     }
 }
 
@@ -371,12 +337,8 @@ fn accepted_cancel_is_stopping_when_the_recheck_fails() {
         server.poll("a");
         world.cloud.set(&format!("{query}.crash"), "");
         let answer = server.cancel("a", false).ok();
-        assert_eq!(answer["is_done"], json!(false), "{:#}", answer.content);
-        assert!(
-            text(&answer, "message").contains("poll_status"),
-            "{:#}",
-            answer.content
-        );
+        assert_eq!(answer["is_done"], json!(false), "{answer}");
+        assert!(text(&answer, "message").contains("poll_status"), "{answer}");
     }
 }
 
@@ -412,11 +374,7 @@ fn job_ending_during_cancel() {
         let answer = cancel_while(&world, &mut server, knob, || {
             world.cloud.set_job(cluster, "1", word)
         });
-        assert!(
-            answer.refused().contains("already ended"),
-            "{}",
-            answer.refused()
-        );
+        assert!(answer.refused().contains("already ended"), "{answer}");
         assert_eq!(how(&answer), (word, "SUCCEEDED", true));
     }
 }
@@ -442,31 +400,18 @@ fn failed_cancel_says_the_job_may_run() {
         .set("oumi-cancel.replay", "oumi-slurm/cancel-unknown-job");
     let mut server = world.server();
     let answer = server.cancel("a", false);
-    assert!(
-        answer.refused().contains("Job 999 not found"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("Job 999 not found"), "{answer}");
     assert!(
         answer.refused().contains("may still be running"),
-        "{}",
-        answer.refused()
+        "{answer}"
     );
 
     let world = with_job("RUNNING");
     world.cloud.set("sky-cancel.garbage", "text");
     let mut server = world.server();
     let answer = server.cancel("a", false);
-    assert!(
-        answer.refused().contains("Something"),
-        "{}",
-        answer.refused()
-    );
-    assert!(
-        answer.refused().contains("down_cluster"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("Something"), "{answer}");
+    assert!(answer.refused().contains("down_cluster"), "{answer}");
 }
 
 #[test]
@@ -476,16 +421,12 @@ fn forgotten_slurm_job() {
     world.cloud.add_job(SLURM, "2", "foreign", "RUNNING");
     let mut server = world.server();
     let answer = server.call("poll_status", json!({ "job_id": "a" }));
-    assert!(
-        answer.refused().contains("list_jobs"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("list_jobs"), "{answer}");
     assert_eq!(answer["status"], "not_found");
     server.cancel("a", false).refused();
     let (ids, list) = server.list("all");
     assert_eq!(ids, ["2"]);
-    assert!(warnings(&list).contains("job a"), "{:#}", list.content);
+    assert!(warnings(&list).contains("job a"), "{list}");
     assert!(
         world
             .cloud
@@ -553,8 +494,7 @@ fn silence_is_not_gone() {
         if script.contains("No such option") {
             assert!(
                 text(&answer, "next").contains("pip install -U skypilot"),
-                "{:#}",
-                answer.content
+                "{answer}"
             );
         }
     }

@@ -27,8 +27,7 @@ fn long_launch_is_pending() {
     assert_eq!(how(&status), ("launching", "PENDING", false));
     assert!(
         text(&status, "message").contains("Launching on AWS"),
-        "{:#}",
-        status.content
+        "{status}"
     );
     let log = server.log("a");
     assert!(log.contains("Running on cluster: a"), "{log}");
@@ -52,8 +51,7 @@ fn long_launch_is_pending() {
     );
     assert!(
         text(&answer, "message").contains("not yet confirmed"),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
 
     world.cloud.set("oumi-up.go", "");
@@ -80,9 +78,8 @@ fn failed_launch_has_reason_and_log() {
             "dev"
         };
         let asked = json!({ "cloud": cloud, "job_name": "a", "cluster_name": cluster });
-        let arguments = server.launch("job.yaml", asked);
-        let answer = server.call("run_job", arguments);
-        assert!(answer.refused().contains(reason), "{}", answer.refused());
+        let answer = server.run("job.yaml", asked);
+        assert!(answer.refused().contains(reason), "{answer}");
         assert_eq!(
             (&answer["status"], &answer["job_id"]),
             (&json!("failed"), &json!("a"))
@@ -90,20 +87,12 @@ fn failed_launch_has_reason_and_log() {
         for mut server in [server, world.server()] {
             let status = server.poll("a");
             assert_eq!(how(&status), ("failed", "FAILED", true));
-            assert!(
-                text(&status, "message").contains(reason),
-                "{:#}",
-                status.content
-            );
+            assert!(text(&status, "message").contains(reason), "{status}");
             let log = server.log("a");
             assert!(log.contains("Traceback (most recent call last)"), "{log}");
             assert_eq!(server.list("completed").1["jobs"][0]["status"], "failed");
             let cancel = server.cancel("a", false);
-            assert!(
-                cancel.refused().contains("already ended"),
-                "{}",
-                cancel.refused()
-            );
+            assert!(cancel.refused().contains("already ended"), "{cancel}");
             assert_eq!(how(&cancel), ("failed", "FAILED", true));
         }
         assert_eq!(world.launches(), 1);
@@ -120,14 +109,12 @@ fn failed_launch_warns_of_its_cluster() {
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
-    let arguments = server.launch("job.yaml", asked);
-    server.call("run_job", arguments).refused();
+    server.run("job.yaml", asked).refused();
     let status = server.poll("a");
     assert_eq!(how(&status), ("failed", "FAILED", true));
     assert!(
         warnings(&status).contains("cluster dev (AWS) is still up"),
-        "{:#}",
-        status.content
+        "{status}"
     );
     assert!(warnings(&status).contains("down_cluster"));
 }
@@ -138,13 +125,8 @@ fn stopped_cluster_fails_with_the_reason() {
     world.cloud.add_cluster("dev", "AWS", "STOPPED");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "cluster_name": "dev" });
-    let arguments = server.launch("job.yaml", asked);
-    let answer = server.call("run_job", arguments);
-    assert!(
-        answer.refused().contains("ClusterNotUpError"),
-        "{}",
-        answer.refused()
-    );
+    let answer = server.run("job.yaml", asked);
+    assert!(answer.refused().contains("ClusterNotUpError"), "{answer}");
 }
 
 #[test]
@@ -155,8 +137,7 @@ fn launch_without_printed_id() {
     world.cloud.set("oumi-up.gate", "");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
-    let arguments = server.launch("job.yaml", asked);
-    let run = server.send("run_job", arguments);
+    let run = server.send_run("job.yaml", asked);
     wait_until("it is launching", || world.launches() == 1);
     world.add_job_now("dev", "7", "a");
     world.cloud.set("oumi-up.open", "");
@@ -169,17 +150,11 @@ fn launch_without_printed_id() {
 
 #[test]
 fn unstartable_program_is_a_failed_launch() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     std::fs::remove_file(world.cloud.oumi()).unwrap();
     crate::support::executable(&world.cloud.oumi(), "#!/nonexistent/python\n");
-    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-    let answer = server.call("run_job", arguments);
-    assert!(
-        answer.refused().contains("cannot run"),
-        "{}",
-        answer.refused()
-    );
+    let answer = server.run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    assert!(answer.refused().contains("cannot run"), "{answer}");
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
     assert!(!world.staged_path("a").exists());
 }
@@ -190,10 +165,8 @@ fn launches_run_concurrently() {
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
     let names = ["a", "b", "c", "d", "e", "f"];
-    let runs = names.map(|name| {
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": name }));
-        server.send("run_job", arguments)
-    });
+    let runs =
+        names.map(|name| server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": name })));
     // More than the programs that may be asked at once: launches are no questions.
     wait_until("all are launching", || world.launches() == names.len());
     world.cloud.set("oumi-up.go", "");
@@ -211,8 +184,7 @@ fn teardown_says_that_a_launch_is_under_way() {
     world.cloud.set("oumi-up.gate", "");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
-    let launch = server.launch("job.yaml", asked);
-    server.send("run_job", launch);
+    server.send_run("job.yaml", asked);
     wait_until("the launch was begun", || world.launches() == 1);
     // Another server says it too.
     for server in [&mut server, &mut world.server()] {
@@ -237,8 +209,7 @@ fn hung_launch_is_killed_by_force() {
         let world = World::new();
         world.cloud.set("oumi-up.block", block);
         let mut server = world.server();
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
-        let run = server.send("run_job", arguments);
+        let run = server.send_run("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
         world.cloud.wait_for("blocked-oumi-up");
         let launch = world.the_launch().pid;
         if !is_supervised {

@@ -37,7 +37,13 @@ impl World {
         }
     }
 
-    /// The same with SkyPilot's API server up, and a user that it knows.
+    pub fn with_server() -> (Self, Server) {
+        let world = Self::new();
+        let server = world.server();
+        (world, server)
+    }
+
+    /// A world with SkyPilot's API server up, and a user that it knows.
     pub fn with_api() -> Self {
         let mut world = Self::new();
         world.api = Some(world.cloud.start_api());

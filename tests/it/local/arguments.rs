@@ -6,8 +6,7 @@ use crate::support::Home;
 use crate::support::client::{Answer, Server, command};
 
 fn launch(server: &mut Server, config: &str, more: Value) -> Answer {
-    let arguments = server.launch(config, more);
-    server.call("run_job", arguments)
+    server.run(config, more)
 }
 
 /// Each kind is tested where it is read: here, that it is refused in the tool's own fields, and that nothing starts.
@@ -46,7 +45,7 @@ fn misfits_are_refused_and_start_nothing() {
         (json!({ "envs": "s3cr3t" }), "envs"),
     ] {
         let answer = launch(&mut server, config, more);
-        assert!(answer.refused().contains(words), "{:#}", answer.content);
+        assert!(answer.refused().contains(words), "{answer}");
         assert_eq!(answer["success"], false);
         assert!(!answer.content.to_string().contains("s3cr3t"));
     }
@@ -82,8 +81,7 @@ fn misfits_are_refused_and_start_nothing() {
 
 #[test]
 fn unknown_job_says_what_to_call() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (_home, mut server) = Server::in_new_home();
     for job_id in [
         "train_20260101_000000_abcdef",
         "../../etc/passwd",
@@ -177,9 +175,5 @@ fn folder_left_out_is_a_root_of_the_client() {
         "run_job",
         json!({ "config_path": config, "command": "train" }),
     );
-    assert!(
-        answer.refused().contains("client_cwd"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("client_cwd"), "{answer}");
 }

@@ -50,8 +50,7 @@ fn unconfirmed_launch_is_blocked() {
         json!({ "user_confirmation": "yes" }),
         json!({ "confirm": null }),
     ] {
-        let arguments = server.launch(config, more.clone());
-        let answer = server.call("run_job", arguments);
+        let answer = server.run(config, more.clone());
         assert!(
             answer.refused().contains("user_confirmation=\"EXECUTE\""),
             "{more}"
@@ -114,8 +113,7 @@ fn ignored_options_are_named() {
     );
     assert_eq!(warnings.len(), 6, "{warnings:?}");
 
-    let arguments = server.launch("sky.yaml", dry.clone());
-    let preview = server.call("run_job", arguments).ok();
+    let preview = server.run("sky.yaml", dry.clone()).ok();
     for word in ["`infra`", "`any_of`", "`workdir`", "cloud `aws`"] {
         assert!(
             preview["message"].as_str().unwrap().contains(word),
@@ -127,15 +125,13 @@ fn ignored_options_are_named() {
     assert_eq!(said(&server.call("run_job", arguments).ok()), [""; 0]);
 
     let asked = json!({ "file_mounts": { "/a": "b" }, "num_nodes": 2, "accelerators": "A100:8" });
-    let arguments = server.launch("plain.yaml", asked);
-    let launched = server.call("run_job", arguments).ok();
-    assert_eq!(said(&launched).len(), 3, "{:#}", launched.content);
+    let launched = server.run("plain.yaml", asked).ok();
+    assert_eq!(said(&launched).len(), 3, "{launched}");
 }
 
 #[test]
 fn empty_job_is_refused() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     for (config, said) in [
         (
             "resources: {}\nsetup: '  '\n",
@@ -147,9 +143,8 @@ fn empty_job_is_refused() {
         ),
     ] {
         home.write("job.yaml", config);
-        let arguments = server.launch("job.yaml", json!({}));
-        let answer = server.call("run_job", arguments);
-        assert!(answer.refused().contains(said), "{}", answer.refused());
+        let answer = server.run("job.yaml", json!({}));
+        assert!(answer.refused().contains(said), "{answer}");
     }
     assert_eq!(server.list("all").0, [""; 0]);
 }

@@ -49,8 +49,7 @@ fn answers_keep_to_their_budgets() {
     let mut stories: Vec<(&str, usize, Value)> = Vec::new();
     let mut note = |story, budget, answer: &Value| stories.push((story, budget, answer.clone()));
 
-    let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
-    let preview = server.call("run_job", arguments).ok();
+    let preview = server.run("train.yaml", json!({ "dry_run": true })).ok();
     note("dry run", 600, &preview.content);
     let plan = json!({ "plan_id": preview["plan_id"] });
     let launched = server

@@ -36,8 +36,7 @@ fn is_cancelled(answer: &Answer) {
 #[test]
 #[cfg(target_os = "linux")]
 fn kills_descendants() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job(TREE), json!({}));
     let pids = home.pids(7);
     assert!(pids.iter().all(|pid| alive(*pid)));
@@ -54,8 +53,7 @@ fn kills_descendants() {
 #[test]
 #[cfg(target_os = "linux")]
 fn force_kills_a_tree_ignoring_sigterm() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let deaf = TREE.replace("setsid bash worker", "trap '' TERM; setsid bash worker");
     let job_id = server.submit(home.job(&deaf), json!({}));
     let pids = home.pids(7);
@@ -65,8 +63,7 @@ fn force_kills_a_tree_ignoring_sigterm() {
 
 #[test]
 fn ignoring_sigterm_is_stopping_until_forced() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "trap '' TERM; mkdir pids; sleep 300 & echo $! > pids/child; echo $$ > pids/main; wait; wait; sleep 300";
     let job_id = server.submit(home.job(run), json!({}));
     let pids = home.pids(2);
@@ -102,8 +99,7 @@ fn ignoring_sigterm_is_stopping_until_forced() {
 
 #[test]
 fn job_has_time_to_save() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "trap 'sleep 0.5 && echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
     home.pids(1);
@@ -116,8 +112,7 @@ fn job_has_time_to_save() {
 #[test]
 #[cfg(target_os = "linux")]
 fn processes_started_on_sigterm_are_killed() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "mkdir pids; trap 'setsid sleep 300 & echo $! > pids/new; exit 0' TERM; echo $$ > pids/main; \
                while :; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
@@ -129,8 +124,7 @@ fn processes_started_on_sigterm_are_killed() {
 #[test]
 #[cfg(target_os = "linux")]
 fn forking_process_is_caught() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     // Each starts the next and is gone, so that a list of processes is old before it is read.
     home.write(
         "hop.sh",
@@ -146,8 +140,7 @@ fn forking_process_is_caught() {
 
 #[test]
 fn stopped_job_is_cancelled() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(
         home.job("mkdir pids; echo $$ > pids/main; kill -STOP $$; sleep 300"),
         json!({}),
@@ -172,8 +165,7 @@ fn during_setup_prevents_run() {
 
 #[test]
 fn finished_job_is_refused_with_its_status() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     for (run, status, state) in [
         ("true", "completed", "SUCCEEDED"),
         ("exit 3", "failed", "FAILED"),
@@ -184,8 +176,7 @@ fn finished_job_is_refused_with_its_status() {
             let answer = server.cancel(&job_id, force);
             assert!(
                 answer.refused().contains(&format!("`{status}`")),
-                "{:#}",
-                answer.content
+                "{answer}"
             );
             assert_eq!(
                 (&answer["status"], &answer["state"]),
@@ -199,8 +190,7 @@ fn finished_job_is_refused_with_its_status() {
 
 #[test]
 fn second_cancel_is_no_error() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 300"), json!({}));
     is_cancelled(&server.cancel(&job_id, false).ok());
     let again = server.cancel(&job_id, false).ok();
@@ -214,8 +204,7 @@ fn second_cancel_is_no_error() {
 
 #[test]
 fn concurrent_cancels_are_both_answered() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 300"), json!({}));
     let asked = json!({ "job_id": job_id });
     let calls = [0, 1].map(|_| server.send("cancel_job", asked.clone()));
@@ -226,13 +215,12 @@ fn concurrent_cancels_are_both_answered() {
 
 #[test]
 fn race_with_the_end_gives_one_verdict() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     for pause in ["0", "0.01", "0.02", "0.05", "0.1"] {
         let job_id = server.submit(home.job(&format!("sleep {pause}; echo end")), json!({}));
         let answer = server.cancel(&job_id, false);
         let status = server.wait_done(&job_id);
-        assert_eq!(answer["status"], status["status"], "{:#}", answer.content);
+        assert_eq!(answer["status"], status["status"], "{answer}");
         let ended = server.log(&job_id) == "end";
         // What it was refused with is how it ended.
         assert_eq!(answer.is_error, status["status"] == "completed");
@@ -242,8 +230,7 @@ fn race_with_the_end_gives_one_verdict() {
 
 #[test]
 fn cancel_after_the_end_keeps_the_verdict() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "mkdir pids; echo $$ > pids/main; while [ ! -e go ]; do sleep 0.05; done; exit 3";
     let job_id = server.submit(home.job(run), json!({}));
     let main = home.pids(1)[0];
@@ -258,11 +245,7 @@ fn cancel_after_the_end_keeps_the_verdict() {
     // The cancel lets it go on as well.
     let _ = kill_process(supervisor, Signal::CONT);
     let answer = server.answer("cancel_job", call);
-    assert!(
-        answer.refused().contains("`failed`"),
-        "{:#}",
-        answer.content
-    );
+    assert!(answer.refused().contains("`failed`"), "{answer}");
     let status = server.poll(&job_id);
     assert_eq!(
         (&status["status"], &status["metadata"]["exit_code"]),
@@ -273,8 +256,7 @@ fn cancel_after_the_end_keeps_the_verdict() {
 #[test]
 #[cfg(target_os = "linux")]
 fn works_without_a_supervisor() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     // Who cleared its environment and lost its parent can be found by nobody.
     let tree = TREE.replace("(env -i setsid bash", "(env setsid bash");
     let job_id = server.submit(home.job(&tree), json!({}));
@@ -290,8 +272,7 @@ fn works_without_a_supervisor() {
 
 #[test]
 fn reused_pid_is_left_alone() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 300"), json!({}));
     kill_9(home.supervisor(&job_id));
     let mut stranger = std::process::Command::new("sleep")
@@ -310,8 +291,7 @@ fn reused_pid_is_left_alone() {
 
 #[test]
 fn other_jobs_are_left_alone() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let jobs = [0, 1, 2].map(|_| server.submit(home.job("sleep 300"), json!({})));
     is_cancelled(&server.cancel(&jobs[1], true).ok());
     for other in [&jobs[0], &jobs[2]] {

@@ -115,14 +115,13 @@ fn unusable_data_folder_fails_calls() {
     command.env(env_vars::HOME, file.join("data"));
     let mut server = Server::spawn(&home, command);
     let said = server.call("list_jobs", json!({}));
-    assert!(said.refused().contains("registry"), "{}", said.refused());
+    assert!(said.refused().contains("registry"), "{said}");
     home.job("echo hi");
     let launch = server.launch("job.yaml", json!({}));
     let said = server.call("run_job", launch.clone());
     assert!(
         said.refused().contains("cannot use the data folder"),
-        "{}",
-        said.refused()
+        "{said}"
     );
     std::fs::remove_file(&file).unwrap();
     server.call("run_job", launch).ok();
@@ -130,8 +129,7 @@ fn unusable_data_folder_fails_calls() {
 
 #[test]
 fn exit_code_of_wait_tells_how_the_job_ended() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let well = server.submit(home.job("sleep 0.3"), json!({}));
     let badly = server.submit(home.job("exit 3"), json!({}));
     for (job_id, code, printed) in [
@@ -147,8 +145,7 @@ fn exit_code_of_wait_tells_how_the_job_ended() {
 
 #[test]
 fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let config = home.job("echo one; echo two; sleep 600");
     let job_id = server.submit(config, json!({}));
     let mut reading = command(&home)
@@ -186,8 +183,7 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
 
 #[test]
 fn logs_end_once_the_log_of_a_job_that_is_over_is_gone() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "echo one; until [ -e go ]; do sleep 0.02; done; seq 200000";
     let job_id = server.submit(home.job(run), json!({}));
     let following = command(&home)
@@ -233,8 +229,7 @@ fn setup_corrects_an_entry_once() {
 
 #[test]
 fn doctor_names_a_job_without_a_record() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("sleep 600"), json!({}));
     fs::remove_file(home.registry()).unwrap();
     let report = text(&run(&home, &["doctor", "--json"]).stdout);

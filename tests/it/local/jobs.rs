@@ -30,8 +30,7 @@ fn confirmed_launch_runs() {
     std::fs::create_dir(home.project().join("work")).unwrap();
     let mut server = Server::start(&home);
     let envs = json!({ "FROM_BOTH": "caller", "FROM_CALLER": "caller" });
-    let arguments = server.launch("job.yaml", json!({ "envs": envs }));
-    let launched = server.call("run_job", arguments).ok();
+    let launched = server.run("job.yaml", json!({ "envs": envs })).ok();
     let job_id = launched["job_id"].as_str().unwrap().to_owned();
     assert_eq!(launched["launch_confirmed"], true);
     assert_eq!(launched["dry_run"], false);
@@ -108,8 +107,7 @@ fn working_dir_is_resolved() {
 
 #[test]
 fn failed_job_has_its_exit_code() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("echo oh no >&2; exit 7"), json!({}));
     let answer = server.wait_done(&job_id);
     assert_eq!(
@@ -128,8 +126,7 @@ fn failed_job_has_its_exit_code() {
 
 #[test]
 fn killed_job_has_its_signal() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("kill -9 $$"), json!({}));
     let answer = server.wait_done(&job_id);
     assert_eq!(answer["status"], "failed");
@@ -156,8 +153,7 @@ fn failed_setup_prevents_run() {
 
 #[test]
 fn stderr_is_in_the_log_in_order() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run =
         "for n in 1 2 3; do echo out $n; echo err $n >&2; done; echo 'Traceback: last' >&2; exit 1";
     let job_id = server.submit(home.job(run), json!({}));
@@ -170,8 +166,7 @@ fn stderr_is_in_the_log_in_order() {
 
 #[test]
 fn stdin_of_a_job_is_empty() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(
         home.job("cat; echo read $?; readlink /proc/$$/fd/0 || true"),
         json!({}),
@@ -187,8 +182,7 @@ fn stdin_of_a_job_is_empty() {
 
 #[test]
 fn lookup_by_launcher_id() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("echo x; sleep 300"), json!({}));
     let direct = json!({ "oumi_job_id": job_id, "cloud": "Local" });
     assert_eq!(
@@ -211,11 +205,9 @@ fn lookup_by_launcher_id() {
 
 #[test]
 fn config_envs_that_no_program_can_have_start_nothing() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     home.write("job.yaml", "envs: {A: \"s3cr3t\\0\"}\nrun: echo x");
-    let arguments = server.launch("job.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
+    let answer = server.run("job.yaml", json!({}));
     assert!(
         answer
             .refused()
@@ -227,11 +219,9 @@ fn config_envs_that_no_program_can_have_start_nothing() {
 
 #[test]
 fn path_without_a_shell_is_said_to_be_one() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     home.write("job.yaml", "envs: {PATH: \"/opt/x:$PATH\"}\nrun: echo");
-    let arguments = server.launch("job.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
+    let answer = server.run("job.yaml", json!({}));
     assert!(answer.refused().contains("or PATH lacks it"));
 }
 

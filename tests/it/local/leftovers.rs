@@ -30,8 +30,7 @@ fn wait_for_leftovers(server: &mut Server, job_id: &str) -> Answer {
 #[test]
 fn leftovers_keep_the_job_from_being_over() {
     for (end, status, force) in [("true", "completed", false), ("exit 3", "failed", true)] {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let job_id = server.submit(home.job(&format!("{LEAVES_A_CHILD}{end}")), json!({}));
         let left = home.pids(1)[0];
         let answer = wait_for_leftovers(&mut server, &job_id);
@@ -61,8 +60,7 @@ fn leftovers_keep_the_job_from_being_over() {
 
 #[test]
 fn leftovers_that_end_by_themselves_end_the_job() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job(LEAVES_A_CHILD), json!({}));
     wait_for_leftovers(&mut server, &job_id);
     kill_9(home.pids(1)[0]);
@@ -75,8 +73,7 @@ fn leftovers_that_end_by_themselves_end_the_job() {
 /// Without their supervisor they are found by their mark.
 #[test]
 fn leftovers_without_a_supervisor_are_ended() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job(LEAVES_A_CHILD), json!({}));
     wait_for_leftovers(&mut server, &job_id);
     kill_9(home.supervisor(&job_id));
@@ -89,8 +86,7 @@ fn leftovers_without_a_supervisor_are_ended() {
 /// A worker goes on when the leader of its job was killed; it holds the GPU.
 #[test]
 fn workers_of_a_killed_leader_are_ended() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job(&format!("{LEAVES_A_CHILD}kill -9 $$")), json!({}));
     let answer = wait_for_leftovers(&mut server, &job_id);
     assert_eq!(answer["is_done"], false);
@@ -102,8 +98,7 @@ fn workers_of_a_killed_leader_are_ended() {
 
 #[test]
 fn kill_of_the_own_process_group_leaves_the_supervisor() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("kill -9 0"), json!({}));
     let status = server.wait_done(&job_id);
     assert_eq!(
@@ -115,8 +110,7 @@ fn kill_of_the_own_process_group_leaves_the_supervisor() {
 #[test]
 fn job_that_removed_its_folder_is_cancelled() {
     for force in [false, true] {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let run = "mkdir pids; rm -r \"$OUMI_MCP_JOB_DIR\"; echo $$ > pids/main; sleep 300";
         let job_id = server.submit(home.job(run), json!({}));
         let main = home.pids(1)[0];
@@ -133,8 +127,7 @@ fn job_that_removed_its_folder_is_cancelled() {
 
 #[test]
 fn job_that_removed_its_folder_has_its_end_recorded() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("rm -r \"$OUMI_MCP_JOB_DIR\"; exit 3"), json!({}));
     assert_eq!(server.wait_done(&job_id)["status"], "failed");
 }
@@ -143,8 +136,7 @@ fn job_that_removed_its_folder_has_its_end_recorded() {
 #[test]
 fn jobs_of_an_emptied_data_folder_are_listed_and_ended() {
     for force in [false, true] {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let job_id = server.submit(
             home.job("mkdir pids; echo $$ > pids/main; sleep 300"),
             json!({}),
@@ -153,11 +145,7 @@ fn jobs_of_an_emptied_data_folder_are_listed_and_ended() {
         fs::remove_dir_all(home.data()).unwrap();
         let (ids, answer) = server.list("running");
         assert_eq!(ids, [job_id.as_str()]);
-        assert!(
-            answer["warnings"].to_string().contains(&job_id),
-            "{:#}",
-            answer.content
-        );
+        assert!(answer["warnings"].to_string().contains(&job_id), "{answer}");
         let refused = server.launch("job.yaml", json!({ "job_name": job_id }));
         assert!(
             server
@@ -187,8 +175,7 @@ fn pid_file_is_not_needed_for_a_cancel() {
         |file| fs::write(file, std::process::id().to_string()).unwrap(),
     ];
     for damage in damages {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         // It would read as completed if its supervisor knew nothing of the cancel.
         let run =
             "trap 'exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.02; done";
@@ -206,8 +193,7 @@ fn pid_file_is_not_needed_for_a_cancel() {
 /// The process that has the pid of a dead supervisor may be one of the same job. SIGUSR1 would end it.
 #[test]
 fn process_with_the_pid_of_a_supervisor_is_no_supervisor() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "trap 'echo got > usr1' USR1; mkdir pids; echo $$ > pids/main; while :; do sleep 0.02; done";
     let job_id = server.submit(home.job(run), json!({}));
     let main = home.pids(1)[0];
@@ -238,8 +224,7 @@ fn lose(home: &Home, server: &mut Server) -> String {
 
 #[test]
 fn lost_job_stays_lost() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = lose(&home, &mut server);
     for name in ["", "output.log", "supervisor.pid"] {
         let _ = fs::remove_file(home.job_dir(&job_id).join(name));
@@ -252,8 +237,7 @@ fn lost_job_stays_lost() {
 
 #[test]
 fn job_of_another_machine_is_not_lost() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = lose(&home, &mut server);
     let lock = home.job_dir(&job_id).join("lock");
     let here: Value = serde_json::from_slice(&fs::read(&lock).unwrap()).unwrap();
@@ -276,8 +260,7 @@ fn job_of_another_machine_is_not_lost() {
 #[test]
 #[cfg(target_os = "linux")]
 fn process_that_holds_the_lock_keeps_the_job_running() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "mkdir pids; (env -i setsid bash -c 'echo $$ > pids/stranger; exec sleep 300' &); sleep 300";
     let job_id = server.submit(home.job(run), json!({}));
     let stranger = home.pids(1)[0];
@@ -293,8 +276,7 @@ fn process_that_holds_the_lock_keeps_the_job_running() {
 
 #[test]
 fn job_without_a_record_keeps_its_secrets() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let envs = json!({ "envs": { "MINE": "correct-horse-battery" } });
     let job_id = server.submit(home.job("echo \"is $MINE\"; sleep 300"), envs);
     wait_until("it prints", || server.log(&job_id).starts_with("is "));

@@ -10,8 +10,7 @@ const DEFAULT_MAX_BYTES: usize = 5632;
 
 /// A server with one job that has ended.
 pub fn ended(run: &str) -> (Home, Server, String) {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job(run), json!({}));
     server.wait_done(&job_id);
     (home, server, job_id)
@@ -76,11 +75,7 @@ fn missing_log_is_named() {
     let (home, mut server, job_id) = ended("echo x");
     std::fs::remove_file(home.log(&job_id)).unwrap();
     let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
-    assert!(
-        answer.refused().contains("has no log: "),
-        "{:#}",
-        answer.content
-    );
+    assert!(answer.refused().contains("has no log: "), "{answer}");
     assert_eq!(server.poll(&job_id)["status"], "completed");
 }
 
@@ -90,8 +85,10 @@ fn missing_working_dir_is_refused() {
     home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
     let mut server = Server::start(&home);
     for dry_run in [true, false] {
-        let arguments = server.launch("job.yaml", json!({ "dry_run": dry_run }));
-        let error = server.call("run_job", arguments).refused().to_owned();
+        let error = server
+            .run("job.yaml", json!({ "dry_run": dry_run }))
+            .refused()
+            .to_owned();
         assert!(error.contains("/nowhere is not a folder"), "{error}");
     }
     assert_eq!(server.list("all").0, [""; 0]);

@@ -11,8 +11,7 @@ use crate::support::{Home, wait_until};
 
 /// A home, a server, and a job that has ended with this log.
 fn ended(log: impl AsRef<[u8]>) -> (Home, Server, String) {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("true"), json!({}));
     server.wait_done(&job_id);
     fs::write(home.log(&job_id), log).unwrap();
@@ -131,7 +130,7 @@ fn bad_arguments_are_refused() {
         let mut asked = asked;
         asked["job_id"] = job_id.as_str().into();
         let answer = server.call("get_job_logs", asked);
-        assert!(answer.refused().contains(said), "{}", answer.refused());
+        assert!(answer.refused().contains(said), "{answer}");
     }
 }
 
@@ -161,8 +160,7 @@ fn default_answer_fits_every_client() {
 #[test]
 fn secret_is_hidden_in_every_part() {
     const SECRET: &str = "s3cr3t-value-123";
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("true"), json!({ "envs": { "GIVEN": SECRET } }));
     server.wait_done(&job_id);
     let log = format!("a {SECRET} b\n1%\r{SECRET}\rlast {SECRET}\n");
@@ -181,10 +179,6 @@ fn secret_is_hidden_in_every_part() {
     ] {
         let answer = logs(&mut server, &job_id, asked);
         assert_eq!(text(&answer), visible);
-        assert!(
-            !answer.content.to_string().contains("s3cr3t"),
-            "{:#}",
-            answer.content
-        );
+        assert!(!answer.content.to_string().contains("s3cr3t"), "{answer}");
     }
 }

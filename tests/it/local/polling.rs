@@ -26,8 +26,7 @@ struct Speaker {
 
 impl Speaker {
     fn new() -> Self {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let job_id = server.submit(home.job(SPEAKER), json!({}));
         Self {
             home,
@@ -221,8 +220,7 @@ fn failure_of_unknown_cause_has_the_last_lines() {
 
 #[test]
 fn killed_job_names_the_signal() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = server.submit(home.job("kill -9 $$"), json!({}));
     let answer = server.wait_done(&job_id);
     assert_eq!(answer["failure"]["exit"], "killed by signal 9 (SIGKILL)");
@@ -231,8 +229,7 @@ fn killed_job_names_the_signal() {
 
 #[test]
 fn no_secret_in_failure_or_message() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let config = home.job("echo \"Error: bad token $KEY\" >&2; exit 1");
     let secret = "s3cr3t-value-123";
     let job_id = server.submit(config, json!({ "envs": { "KEY": secret } }));
@@ -343,8 +340,7 @@ fn silent_log_is_stalled() {
     let answer = server.poll(&job.job_id);
     assert!(
         text(&answer, "stalled").contains("silent for 7 h"),
-        "{:#}",
-        answer.content
+        "{answer}"
     );
     assert!(text(&answer, "next").contains("get_job_logs"));
     assert_eq!(answer["state"], "RUNNING");

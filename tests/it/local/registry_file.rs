@@ -99,8 +99,7 @@ fn week_old_records_are_pruned() {
 
 #[test]
 fn running_job_is_never_pruned() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "mkdir -p pids; echo $$ > pids/$1; while [ ! -e go ]; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
     let mut records = home.records();

@@ -38,8 +38,7 @@ fn goes_on(home: &Home, job_id: &str) {
 
 #[test]
 fn status_and_logs_survive() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     server.kill_9();
     goes_on(&home, &job_id);
@@ -47,8 +46,7 @@ fn status_and_logs_survive() {
 
 #[test]
 fn job_survives_end_of_input() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     server.close_stdin();
     assert_eq!(server.wait_exit().0.code(), Some(0));
@@ -57,8 +55,7 @@ fn job_survives_end_of_input() {
 
 #[test]
 fn job_survives_sigterm() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit().0.code(), Some(0));
@@ -68,8 +65,7 @@ fn job_survives_sigterm() {
 #[test]
 fn job_survives_kill_of_the_process_group() {
     for signal in [Signal::TERM, Signal::KILL, Signal::HUP, Signal::INT] {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let job_id = waiting_job(&home, &mut server);
         kill_process_group(pid(server.id()).unwrap(), signal).unwrap();
         // The tests may run where SIGHUP is ignored.
@@ -80,8 +76,7 @@ fn job_survives_kill_of_the_process_group() {
 
 #[test]
 fn cancel_after_a_kill() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     server.kill_9();
     let mut server = Server::start(&home);
@@ -91,8 +86,7 @@ fn cancel_after_a_kill() {
 
 #[test]
 fn cancelled_survives() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     server.cancel(&job_id, false).ok();
     server.kill_9();
@@ -107,8 +101,7 @@ fn cancelled_survives() {
 
 #[test]
 fn end_without_a_server_is_recorded() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let failing = server.submit(
         home.job("while [ ! -e go ]; do sleep 0.05; done; exit 9"),
         json!({}),
@@ -131,8 +124,7 @@ fn end_without_a_server_is_recorded() {
 
 #[test]
 fn cancel_survives_its_server() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "trap 'echo > heard; sleep 0.5; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
     home.pids(1);
@@ -147,8 +139,7 @@ fn cancel_survives_its_server() {
 
 #[test]
 fn killed_supervisor_gives_running_then_lost() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     kill_9(home.supervisor(&job_id));
     assert_eq!(server.poll(&job_id)["status"], "running");
@@ -181,8 +172,7 @@ fn killed_supervisor_gives_running_then_lost() {
 #[test]
 #[cfg(target_os = "linux")]
 fn detached_grandchild_counts_as_running() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = r#"mkdir pids
 setsid bash -c 'for n in 3 4 5 6 7 8 9 10 11 12; do eval "exec $n>&-"; done; echo $$ > pids/left; exec sleep 300' </dev/null >/dev/null 2>&1 &
 echo $$ > pids/main
@@ -227,8 +217,7 @@ sleep 300"#;
 
 #[test]
 fn supervisor_ignores_cleanup_signals() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let job_id = waiting_job(&home, &mut server);
     let supervisor = home.supervisor(&job_id);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
@@ -243,8 +232,7 @@ fn server_does_not_end_with_its_calls() {
     let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.1; done";
     for signal in [None, Some(Signal::TERM), Some(Signal::INT)] {
         for busy in [false, true] {
-            let home = Home::new();
-            let mut server = Server::start(&home);
+            let (home, mut server) = Server::in_new_home();
             if busy {
                 // A call under way that takes ten seconds.
                 let job_id = server.submit(home.job(run), json!({}));
@@ -268,8 +256,7 @@ fn server_does_not_end_with_its_calls() {
 
 #[test]
 fn a_cancel_that_died_with_its_supervisor_is_shown_and_can_be_repeated() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run =
         "trap '' TERM; mkdir pids; echo $$ > pids/main; while [ ! -e go ]; do sleep 0.05; done";
     for forced in [true, false] {
@@ -330,8 +317,7 @@ fn last_submission_runs() {
     in_one_of_three("it is answered", |at| {
         let name = format!("last{at}");
         let mut server = Server::start(&home);
-        let arguments = server.launch(config, json!({ "job_name": name }));
-        let call = server.send("run_job", arguments);
+        let call = server.send_run(config, json!({ "job_name": name }));
         server.close_stdin();
         let answer = server.answer_if_any(call);
         assert_eq!(server.wait_exit().0.code(), Some(0));
@@ -354,8 +340,7 @@ fn kill_during_launch_loses_no_running_job() {
         let name = format!("job{at}");
         let config = home.job(&format!("touch {name}; sleep 0.1"));
         let mut server = Server::start(&home);
-        let arguments = server.launch(config, json!({ "job_name": name }));
-        server.send("run_job", arguments);
+        server.send_run(config, json!({ "job_name": name }));
         let ran = || home.project().join(&name).exists();
         match instant {
             Some(instant) => std::thread::sleep(instant),
@@ -436,8 +421,7 @@ fn no_process_or_file_is_leaked() {
 fn pending_call_is_answered_at_end_of_input() {
     let run = "trap 'sleep 0.3; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
     in_one_of_three("it is answered", |_| {
-        let home = Home::new();
-        let mut server = Server::start(&home);
+        let (home, mut server) = Server::in_new_home();
         let job_id = server.submit(home.job(run), json!({}));
         home.pids(1);
         let call = server.send("cancel_job", json!({ "job_id": job_id }));
@@ -454,8 +438,7 @@ fn pending_call_is_answered_at_end_of_input() {
 
 #[test]
 fn time_limit_ends_the_whole_tree_without_a_server() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let run = "mkdir pids; setsid sh -c 'echo $$ > pids/escaped; exec sleep 300' & echo $$ > pids/main; sleep 300";
     let job_id = server.submit(home.job(run), json!({ "max_hours": 0.0011 }));
     let pids = home.pids(2);
@@ -466,11 +449,7 @@ fn time_limit_ends_the_whole_tree_without_a_server() {
     let mut server = Server::start(&home);
     let status = server.wait_done(&job_id);
     assert_eq!(status["state"], "FAILED");
-    assert_eq!(
-        status["failure"]["cause"], "time_limit",
-        "{:#}",
-        status.content
-    );
+    assert_eq!(status["failure"]["cause"], "time_limit", "{status}");
     // The shell may add that its `sleep` was ended before it is ended itself.
     let log = server.log(&job_id);
     assert_eq!(log.lines().next(), Some("time limit: ended after 0.0011 h"));

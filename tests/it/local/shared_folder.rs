@@ -60,10 +60,7 @@ fn one_server_ten_submissions() {
     let config = home.job("true");
     let mut server = Server::start(&home);
     let calls: Vec<u64> = (0..10)
-        .map(|_| {
-            let arguments = server.launch(config, json!({}));
-            server.send("run_job", arguments)
-        })
+        .map(|_| server.send_run(config, json!({})))
         .collect();
     let mut submitted = HashSet::new();
     for call in calls {
@@ -91,8 +88,7 @@ fn used_name_is_free_once_its_job_is_over() {
             json!({ "job_name": "/dup" }),
             json!({ "job_name": "dup", "dry_run": true }),
         ] {
-            let arguments = server.launch(second, more);
-            let answer = server.call("run_job", arguments);
+            let answer = server.run(second, more);
             let error = answer.refused();
             assert!(
                 error.contains("\"dup\"") && error.contains("poll_status"),
@@ -105,8 +101,7 @@ fn used_name_is_free_once_its_job_is_over() {
     home.write("go", "");
     assert_eq!(server.wait_done("dup")["status"], "completed");
     for job_id in ["dup-2", "dup-3"] {
-        let arguments = other.launch(second, json!({ "job_name": "dup" }));
-        let answer = other.call("run_job", arguments).ok();
+        let answer = other.run(second, json!({ "job_name": "dup" })).ok();
         assert_eq!(answer["job_id"], job_id);
         assert!(answer["warnings"][0].as_str().unwrap().contains(job_id));
         other.wait_done(job_id);
@@ -142,8 +137,7 @@ fn one_name_at_two_servers_is_one_job() {
 
 #[test]
 fn cancel_through_another_server() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (home, mut server) = Server::in_new_home();
     let mut other = Server::start(&home);
     let job_id = server.submit(home.job("sleep 300"), json!({}));
     assert_eq!(other.cancel(&job_id, false).ok()["status"], "cancelled");
@@ -158,17 +152,12 @@ fn locked_registry_fails_only_the_submission() {
     server.submit(config, json!({ "job_name": "first" }));
     let lock = std::fs::File::open(home.data().join("oumi-jobs.lock")).unwrap();
     lock.lock().unwrap();
-    let arguments = server.launch(config, json!({ "job_name": "second" }));
-    let call = server.send("run_job", arguments);
+    let call = server.send_run(config, json!({ "job_name": "second" }));
     // A look needs no lock.
     assert_eq!(server.list("all").0, ["first"]);
     assert_eq!(server.wait_done("first")["status"], "completed");
     let answer = server.answer("run_job", call);
-    assert!(
-        answer.refused().contains("oumi-jobs.lock"),
-        "{:#}",
-        answer.content
-    );
+    assert!(answer.refused().contains("oumi-jobs.lock"), "{answer}");
     drop(lock);
     assert_eq!(server.list("all").0, ["first"]);
     server.submit(config, json!({ "job_name": "second" }));

@@ -26,8 +26,7 @@ fn server_info_and_instructions() {
 
 #[test]
 fn list_is_small() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
+    let (_home, mut server) = Server::in_new_home();
     let listed = server.request("tools/list", json!({})).to_string();
     assert!(listed.len() < 12 * 1024, "{} bytes", listed.len());
 }

@@ -32,8 +32,7 @@ fn argv_and_working_folder() {
     );
     let mut server = Server::start(&home);
     let more = json!({ "envs": { "FROM_CALLER": "x y" } });
-    let arguments = server.launch("a $(b) 'c'.yaml", more);
-    let launched = server.call("run_job", arguments).ok();
+    let launched = server.run("a $(b) 'c'.yaml", more).ok();
     let job_id = launched["job_id"].as_str().unwrap().to_owned();
     assert_eq!(server.wait_done(&job_id)["status"], "completed");
     assert_eq!(
@@ -56,8 +55,7 @@ fn wrong_variable_is_named() {
     home.write("train.yaml", "model: {}");
     let missing = home.root().join("none/oumi").display().to_string();
     let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", &missing)]);
-    let arguments = server.launch("train.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
+    let answer = server.run("train.yaml", json!({}));
     let error = answer.refused();
     assert!(
         error.contains("OUMI_MCP_OUMI") && error.contains(&missing),
@@ -77,8 +75,7 @@ fn missing_oumi_says_what_to_set() {
     let home = Home::new();
     home.write("train.yaml", "model: {}");
     let mut server = Server::start(&home);
-    let arguments = server.launch("train.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
+    let answer = server.run("train.yaml", json!({}));
     let error = answer.refused();
     for said in [
         "OUMI_MCP_OUMI",
@@ -92,8 +89,7 @@ fn missing_oumi_says_what_to_set() {
     assert_eq!(answer["status"], "error");
     assert_eq!(server.list("all").0, [""; 0]);
     // A preview says it too, before anybody agrees to anything.
-    let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
-    let preview = server.call("run_job", arguments);
+    let preview = server.run("train.yaml", json!({ "dry_run": true }));
     assert!(preview.refused().contains("OUMI_MCP_OUMI"));
 }
 
@@ -163,10 +159,9 @@ fn several_gpus_run_a_training_through_torchrun() {
         (json!("4"), "evaluate", "evaluate -c"),
     ] {
         let asked = json!({ "accelerators": accelerators, "command": command });
-        let arguments = server.launch("train.yaml", asked);
-        let launched = server.call("run_job", arguments).ok();
+        let launched = server.run("train.yaml", asked).ok();
         let ignored = launched["warnings"].to_string().contains("`accelerators`");
-        assert_eq!(ignored, command != "train", "{:#}", launched.content);
+        assert_eq!(ignored, command != "train", "{launched}");
         server.wait_done(launched["job_id"].as_str().unwrap());
         let arguments: Vec<String> = called(&home)[3..]
             .iter()
@@ -179,12 +174,10 @@ fn several_gpus_run_a_training_through_torchrun() {
     }
     for dry_run in [true, false] {
         let asked = json!({ "accelerators": "4xA100", "dry_run": dry_run });
-        let arguments = server.launch("train.yaml", asked);
-        let error = server.call("run_job", arguments).refused().to_owned();
+        let error = server.run("train.yaml", asked).refused().to_owned();
         assert!(error.contains("\"4xA100\" is no number of GPUs"), "{error}");
     }
-    let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
-    let preview = server.call("run_job", arguments).ok();
+    let preview = server.run("train.yaml", json!({ "dry_run": true })).ok();
     let message = preview["message"].as_str().unwrap();
     assert!(message.contains("Processes: 1"), "{message}");
 }
@@ -210,13 +203,8 @@ fn unstartable_oumi_is_a_failed_job() {
     home.program("oumi", "#!/nowhere/python\n");
     home.write("train.yaml", "model: {}");
     let mut server = Server::start(&home);
-    let arguments = server.launch("train.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
-    assert!(
-        answer.refused().contains("cannot run"),
-        "{:#}",
-        answer.content
-    );
+    let answer = server.run("train.yaml", json!({}));
+    assert!(answer.refused().contains("cannot run"), "{answer}");
     assert_eq!(answer["status"], "failed");
     let job_id = answer["job_id"].as_str().unwrap();
     let status = server.poll(job_id);

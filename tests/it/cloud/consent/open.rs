@@ -19,11 +19,7 @@ fn nonsense_answer_starts_nothing() {
         let asked = server.incoming_message("elicitation/create");
         server.reply(&asked, result);
         let answer = server.answer("run_job", id);
-        assert!(
-            answer.refused().contains("could not"),
-            "{}",
-            answer.refused()
-        );
+        assert!(answer.refused().contains("could not"), "{answer}");
         nothing_was_started(&world, &answer);
     }
     let required = stateless(&mut server, "run_job", &launch, json!({}));
@@ -37,8 +33,7 @@ fn nonsense_answer_starts_nothing() {
 fn cancelled_call_withdraws_the_prompt() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-    let id = server.send("run_job", launch);
+    let id = server.send_run("job.yaml", json!({ "cloud": "gcp" }));
     let asked = server.incoming_message("elicitation/create");
     server.give_up(id);
     let withdrawn = server.incoming_message("notifications/cancelled");
@@ -53,8 +48,7 @@ fn cancelled_call_withdraws_the_prompt() {
 fn client_gone_starts_nothing() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-    server.send("run_job", launch);
+    server.send_run("job.yaml", json!({ "cloud": "gcp" }));
     server.incoming_message("elicitation/create");
     server.close_stdin();
     // Long before the ten minutes are over that the person has.
@@ -67,8 +61,7 @@ fn client_gone_starts_nothing() {
 fn other_calls_are_answered_meanwhile() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "asked" }));
-    let waiting = server.send("run_job", launch);
+    let waiting = server.send_run("job.yaml", json!({ "cloud": "gcp", "job_name": "asked" }));
     let asked = server.incoming_message("elicitation/create");
     let here = server.submit("job.yaml", json!({ "job_name": "here" }));
     assert_eq!(server.wait_done(&here)["state"], "SUCCEEDED");
@@ -86,11 +79,7 @@ fn config_changed_meanwhile_is_refused() {
         let (_, answer) = client.answers(&mut server, "run_job", launch, "accept", || {
             world.home.write("job.yaml", "run: echo something else\n");
         });
-        assert!(
-            answer.refused().contains("`job_config.run`"),
-            "{}",
-            answer.refused()
-        );
+        assert!(answer.refused().contains("`job_config.run`"), "{answer}");
         nothing_was_started(&world, &answer);
     }
 }
@@ -107,7 +96,7 @@ fn request_state_is_single_use() {
     let foreign = "is not valid";
     let forged = again(&json!({ "requestState": "rs1.AAAA.AAAA" }), "accept");
     let answer = completed(&stateless(&mut server, "run_job", &launch, forged));
-    assert!(answer.refused().contains(foreign), "{}", answer.refused());
+    assert!(answer.refused().contains(foreign), "{answer}");
     nothing_was_started(&world, &answer);
 
     let required = stateless(&mut server, "run_job", &launch, json!({}));
@@ -127,11 +116,7 @@ fn request_state_is_single_use() {
     completed(&stateless(&mut server, "run_job", &same, granted.clone())).ok();
     assert_eq!(world.launches(), 1);
     let answer = completed(&stateless(&mut server, "run_job", &launch, granted.clone()));
-    assert!(
-        answer.refused().contains("used already"),
-        "{}",
-        answer.refused()
-    );
+    assert!(answer.refused().contains("used already"), "{answer}");
     assert_eq!(world.launches(), 1);
 
     // What was declined is not agreed to by saying so afterwards.
@@ -143,7 +128,7 @@ fn request_state_is_single_use() {
             &launch,
             again(&required, action),
         ));
-        assert!(answer.refused().contains(said), "{}", answer.refused());
+        assert!(answer.refused().contains(said), "{answer}");
     }
     assert_eq!(world.launches(), 1);
 
@@ -156,7 +141,7 @@ fn request_state_is_single_use() {
         &launch,
         again(&required, "accept"),
     ));
-    assert!(answer.refused().contains(foreign), "{}", answer.refused());
+    assert!(answer.refused().contains(foreign), "{answer}");
     assert_eq!(world.launches(), 1);
 }
 

@@ -12,8 +12,7 @@ fn shown(server: &mut Server, more: &Value) -> Answer {
 
 #[test]
 fn dry_run_shows_the_price_or_why_it_is_not_known() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let aws = json!({ "cloud": "aws", "accelerators": "a100:8", "num_nodes": 2, "use_spot": true, "max_hours": 3 });
     for _ in 0..2 {
         let answer = shown(&mut server, &aws);
@@ -95,8 +94,7 @@ fn question_shows_the_price_and_what_is_up_already() {
 
 #[test]
 fn launch_that_became_dearer_is_refused() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let asked = json!({ "cloud": "aws", "accelerators": "A100:8", "cluster_name": "dev" });
     let plan = shown(&mut server, &asked);
     world.cloud.add_cluster("dev", "AWS", "STOPPED");
@@ -176,8 +174,7 @@ fn two_servers_cannot_pass_the_limit_together() {
     let mut servers = [(); 2].map(|()| world.server_with(&envs));
     let launch = |server: &mut Server| {
         let asked = json!({ "cloud": "aws", "accelerators": "A100:8" });
-        let arguments = server.launch("job.yaml", asked);
-        server.call("run_job", arguments)
+        server.run("job.yaml", asked)
     };
     let answers = std::thread::scope(|scope| {
         let calls = servers.each_mut();
@@ -194,11 +191,9 @@ fn two_servers_cannot_pass_the_limit_together() {
 
 #[test]
 fn launch_without_a_plan_is_recorded_with_its_price() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let asked = json!({ "cloud": "aws", "accelerators": "A100:8" });
-    let arguments = server.launch("job.yaml", asked);
-    server.call("run_job", arguments).ok();
+    server.run("job.yaml", asked).ok();
     let record = &world.home.records()[0];
     let job_id = record["job_id"].as_str().unwrap();
     let price = world.home.job_dir(job_id).join("price.json");

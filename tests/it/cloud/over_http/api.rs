@@ -193,8 +193,7 @@ fn log_of_no_number_is_not_that_of_the_latest_job() {
 
 #[test]
 fn prices_are_those_of_the_catalog() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let mut shown = |cloud: &str| {
         let more =
             json!({ "cloud": cloud, "accelerators": "a100:8", "num_nodes": 2, "use_spot": true });
@@ -213,8 +212,7 @@ fn prices_are_those_of_the_catalog() {
 
 #[test]
 fn spent_is_that_of_the_cost_report() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let more = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
     server.submit("job.yaml", more);
     let hash = world.cloud.read("clusters/dev/hash").unwrap();
@@ -252,8 +250,7 @@ fn spent_is_that_of_the_cost_report() {
 
 #[test]
 fn autostop_is_set() {
-    let world = World::new();
-    let mut server = world.server();
+    let (world, mut server) = World::with_server();
     let more = json!({ "cloud": "lambda", "job_name": "a", "cluster_name": "dev" });
     server.submit("job.yaml", more);
     let epilogue = world.home.job_dir("a").join("epilogue.json");
