@@ -4,8 +4,8 @@ mod canvas;
 #[cfg(test)]
 mod tests;
 
-use crate::progress::figure as number;
 use crate::progress::history::{FIGURES, Figure, History, Point};
+use crate::text::short_number;
 use canvas::{Canvas, Color, TEXT_HEIGHT};
 
 const WIDTH: u32 = 800;
@@ -49,7 +49,7 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     for curve in &curves {
         chart.draw_curve(curve, &mut canvas);
         let newest = curve.points.last().map_or(f64::NAN, |point| point.1);
-        let title = format!("{} {}", curve.name, number(newest));
+        let title = format!("{} {}", curve.name, short_number(newest));
         title_x = canvas.text(&title, (title_x, TITLE_Y), 0.0, curve.color) + TEXT_HEIGHT;
     }
     let unit = if has_steps { "by step" } else { "by report" };

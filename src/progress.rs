@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub(crate) use health::{BadNews, figure};
+pub(crate) use health::BadNews;
 use history::History;
 use metrics::Metrics;
 pub(crate) use reader::IncrementalReader;
@@ -50,13 +50,13 @@ pub struct Progress {
     /// The time at which the newest metric was written, at the latest.
     #[serde(skip)]
     pub measured_at: Option<SystemTime>,
-    /// The name of the file that told it; empty for the log.
+    /// The name of the file that it was read from; empty for the log.
     pub source: String,
     /// Absent while the training itself runs.
     pub activity: Option<Activity>,
     #[serde(skip)]
     pub(crate) bad_news: Vec<BadNews>,
-    /// A training told it, and not inference or an evaluation.
+    /// The metrics are those of a training, not of inference or an evaluation.
     #[serde(skip)]
     pub(crate) is_training: bool,
 }
@@ -85,7 +85,7 @@ impl Progress {
     /// Takes what the log lacks from the files of the run.
     pub(crate) fn completed(mut self, files: Option<Self>) -> Self {
         if let Some(mut files) = files.filter(|_| self.is_incomplete()) {
-            // What is left of the time was that of the files then, or is that of a newer step.
+            // The time left in the files is out of date; that in the log is of a step that the log does not have.
             files.metrics.seconds_left = None;
             if self.metrics.step.is_none() {
                 self.metrics.seconds_left = None;

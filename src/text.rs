@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::{DeserializeOwned, Error};
@@ -148,6 +149,29 @@ pub(crate) fn compact(time: DateTime<Utc>) -> String {
 /// Formats seconds as hours, such as `1.5 h`.
 pub(crate) fn hours(seconds: u64) -> String {
     format!("{} h", (seconds as f64 / 0.36).round() / 10_000.0)
+}
+
+/// Formats a duration in its largest unit, such as `5 min`.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+/// Formats a number with at most four decimals, none of them padding.
+pub(crate) fn short_number(value: f64) -> String {
+    match value.abs() {
+        f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => {
+            let rounded = format!("{value:.3e}").parse().unwrap_or(value);
+            format!("{rounded:e}")
+        }
+        _ => ((value * 1e4).round() / 1e4 + 0.0)
+            .to_string()
+            .to_lowercase(),
+    }
 }
 
 /// Formats a signal as its number, with its name where it has one: `9 (SIGKILL)`.

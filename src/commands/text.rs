@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::note;
-use crate::progress::stall::span;
+use crate::text::span;
 
 /// The tools that the service's sentences name, and the commands that do the same.
 const COMMANDS: [(&str, &str); 8] = [

@@ -1,6 +1,7 @@
 //! Bad news of a training: figures that are no finite numbers, and a loss that has grown.
 
 use super::history::{FIGURES, History, Point};
+use crate::text::short_number;
 
 /// A loss this many times its best is bad news; below the floor the best counts as that, since small losses leap.
 const GROWTH: f64 = 10.0;
@@ -36,7 +37,7 @@ pub(super) fn bad_news(history: &History) -> Vec<BadNews> {
         };
         let since = match (first.step, first.epoch) {
             (Some(step), _) => format!(" since step {step}"),
-            (None, Some(epoch)) => format!(" since epoch {}", figure(epoch)),
+            (None, Some(epoch)) => format!(" since epoch {}", short_number(epoch)),
             (None, None) => String::new(),
         };
         news.push(BadNews {
@@ -57,24 +58,11 @@ pub(super) fn bad_news(history: &History) -> Vec<BadNews> {
     {
         let times = (loss / best).round();
         let at = step.map_or_else(String::new, |step| format!(" at step {step}"));
-        let (loss, best) = (figure(loss), figure(best));
+        let (loss, best) = (short_number(loss), short_number(best));
         news.push(BadNews {
             sentence: format!("loss {loss} is {times} times its best, {best}{at}"),
             is_lost: false,
         });
     }
     news
-}
-
-/// A number with at most four decimals, none of them padding.
-pub(crate) fn figure(value: f64) -> String {
-    match value.abs() {
-        f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => {
-            let rounded = format!("{value:.3e}").parse().unwrap_or(value);
-            format!("{rounded:e}")
-        }
-        _ => ((value * 1e4).round() / 1e4 + 0.0)
-            .to_string()
-            .to_lowercase(),
-    }
 }

@@ -1,7 +1,7 @@
 //! The course of the loss, for a plot and as a line of text.
 
-use super::health::figure as number;
 use super::metrics::Metrics;
+use crate::text::short_number;
 
 /// The most points that are kept. One more has still room in a vector of 8,192, which is not doubled.
 pub(crate) const MAX_POINTS: usize = 8190;
@@ -128,7 +128,10 @@ impl History {
                 (Some(from), Some(to)) => format!(", steps {from} to {to}"),
                 _ => String::new(),
             };
-            let (first, last) = (number(*values.first()?), number(*values.last()?));
+            let (first, last) = (
+                short_number(*values.first()?),
+                short_number(*values.last()?),
+            );
             Some(match values.len() {
                 1 => format!("{name} {first}{steps}"),
                 _ => format!(

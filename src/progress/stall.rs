@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::text::span;
+
 /// A shorter silence is never a stall: saving a large checkpoint and compiling take minutes.
 const MIN_SILENCE: Duration = Duration::from_secs(10 * 60);
 
@@ -31,15 +33,5 @@ impl Stall {
             "silent for {}; usually it grows every {gap}",
             span(self.silent)
         )
-    }
-}
-
-/// A duration for a person to read.
-pub(crate) fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
     }
 }

@@ -2,6 +2,7 @@
 
 mod bars;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use memchr::memchr3;
@@ -15,7 +16,7 @@ use super::{Activity, Progress};
 use bars::Bars;
 
 /// The most forms of reports that are told apart, and the reports with growing counts that make a form certain.
-const MAX_FORMS: usize = 8;
+const MAX_FORMS: usize = 32;
 const CERTAIN: usize = 5;
 
 /// The most lines that belong to the head of a block.
@@ -44,19 +45,16 @@ pub(crate) struct Training {
     pub(super) bar_cleared: bool,
     /// The newest loss came without its step, and the bar is drawn anew after it: its next state tells the step.
     step_pending: bool,
-    /// The forms of the reports so far, the newest first.
-    forms: Vec<Form>,
+    /// The forms of the reports so far, by the name of the first figure; of a dictionary by its brace.
+    forms: BTreeMap<String, Form>,
     /// The report that a head such as `[step=10/1000,epoch=0]` begins, and how many lines may still belong to it.
     pub(super) block: Option<(Report, usize)>,
 }
 
-/// A form in which reports are printed.
+/// A form in which reports are printed: the highest count, and how often a report had a higher one than all before.
 #[derive(Debug, Clone, Default)]
 struct Form {
-    /// The name of the first figure; of a dictionary the brace.
-    name: String,
     highest: Count,
-    /// The number of reports whose count was higher than all before.
     grown: usize,
 }
 
@@ -153,34 +151,29 @@ impl Training {
         if !is_of_step || self.has_ended {
             return true;
         }
-        let known = self.forms.iter().position(|form| form.name == report.form);
-        let known = known.map(|at| self.forms.remove(at));
-        let mut form = known.unwrap_or_else(|| Form {
-            name: report.form.clone(),
-            ..Form::default()
-        });
+        if self.forms.len() > MAX_FORMS {
+            self.forms.clear();
+        }
+        let form = self.forms.entry(report.form.clone()).or_default();
         let count = report.count();
-        if form.name == "{" {
+        if report.form == "{" {
             form.grown = CERTAIN;
         } else if !report.has_count() || count > form.highest {
-            (form.highest, form.grown) = (count, form.grown + 1);
+            (form.highest, form.grown) = (count, CERTAIN.min(form.grown + 1));
         }
         let grown = form.grown;
-        let others = self.forms.iter().map(|form| form.grown.min(CERTAIN));
-        let is_best = others.max().is_none_or(|best| grown >= best);
-        self.forms.truncate(MAX_FORMS - 1);
-        self.forms.insert(0, form);
-        is_best
+        self.forms.values().all(|other| other.grown <= grown)
     }
 
     /// Forgets the metrics of an earlier training in the same log. Its losses stay until their steps come again.
     fn start(&mut self) {
-        let mut metrics = std::mem::take(&mut self.metrics);
-        if self.is_training {
-            metrics = Metrics::default();
-        }
+        let before = std::mem::take(&mut self.metrics);
         *self = Self {
-            metrics,
+            metrics: if self.is_training {
+                Metrics::default()
+            } else {
+                before
+            },
             history: std::mem::take(&mut self.history),
             has_started: true,
             ..Self::default()

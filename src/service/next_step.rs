@@ -7,9 +7,8 @@ use super::observe::Observation;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
-use crate::progress::stall::span;
-use crate::progress::{BadNews, Progress, figure};
-use crate::text::shorten;
+use crate::progress::{BadNews, Progress};
+use crate::text::{short_number, shorten, span};
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
 const END_TURN: &str = "tell the user, and end your turn; the job runs on.";
@@ -97,7 +96,7 @@ pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
     let step = step.or_else(|| Some(format!("epoch {:.2}", metrics.epoch?)));
     let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
     let mut figures = figures.into_iter().filter_map(|(name, value)| {
-        let value = figure(value.filter(|value| value.is_finite())?);
+        let value = short_number(value.filter(|value| value.is_finite())?);
         let step = metrics.loss_step.map(|step| format!(" at step {step}"));
         Some(format!("{name} {value}{}", step.unwrap_or_default()))
     });

@@ -535,6 +535,6 @@ fn figures_have_no_padding() {
         (3e7, "3e7"),
         (0.5, "0.5"),
     ] {
-        assert_eq!(crate::progress::health::figure(value), text);
+        assert_eq!(crate::text::short_number(value), text);
     }
 }
