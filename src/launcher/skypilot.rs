@@ -121,8 +121,8 @@ impl CloudBackend for SkyPilot {
     }
 
     /// Asks the API server about each cluster at once. The program, which lists them all in one run, is asked where there is none,
-    /// and about the clusters of which it gave no answer. On a server that is named, and so may have several users, all users' jobs
-    /// count: each of them ends with its cluster. Without names of clusters those would be the jobs of all users' clusters.
+    /// and about the clusters of which it gave no answer. All users' jobs count, since each of them ends with its cluster; the program
+    /// is asked for them where a server is named. Without names of clusters those would be the jobs of all users' clusters.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let (mut names, users) = (clusters.clone(), endpoint::named().map(|_| "-u"));
         let is_up = self.api.server().await.is_some();
@@ -140,7 +140,7 @@ impl CloudBackend for SkyPilot {
             return self.run_queue(&names, users).await;
         }
         let asked = stream::iter(names).map(async |name: String| {
-            let call = queue_call([&name], users);
+            let call = queue_call([&name], Some("-u"));
             let asking = async { self.ask_server(&call?, read_queue).await };
             (name, asking.await)
         });

@@ -11,11 +11,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use memchr::{memchr, memmem};
 
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
+use crate::text::patterns::{Patterns, group};
 use crate::text::{Row, Terminal, lossy};
 
 /// The longest line that is kept whole, in bytes.
@@ -171,6 +173,8 @@ struct Held<'a> {
     last: Option<Line<'a>>,
     /// The lines after the first that say the same, or else those between it and the last.
     more: u64,
+    /// The steps of the first and the last of the lines between.
+    steps: Option<(u64, u64)>,
     /// The bars and blank lines after a line of metrics, which go where another follows.
     behind: Vec<Line<'a>>,
 }
@@ -209,7 +213,12 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
             (None, times) => Some(note(format!("… repeated {times} times"), first.start)),
             (Some(last), lines) => {
                 let unit = if lines == 1 { "line" } else { "lines" };
-                Some(note(format!("… {lines} {unit} like it"), last.start))
+                let steps = match held.steps {
+                    Some((from, to)) if from < to => format!(", steps {from} to {to}"),
+                    Some((step, _)) => format!(", step {step}"),
+                    None => String::new(),
+                };
+                Some(note(format!("… {lines} {unit} like it{steps}"), last.start))
             }
         };
         (self.sink)(first);
@@ -243,7 +252,10 @@ impl<'a> Held<'a> {
         } else if !is_metrics || !is_alike() {
             return Some(line);
         } else if let Some(last) = &mut self.last {
-            last.text = line.text;
+            let before = std::mem::replace(&mut last.text, line.text);
+            if let Some(step) = step_of(&before) {
+                self.steps.get_or_insert((step, step)).1 = step;
+            }
             self.more += 1;
         } else if self.more == 0 {
             self.last = Some(line);
@@ -284,3 +296,12 @@ fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
         !is_exponent && !matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b' ')
     })
 }
+
+fn step_of(line: &str) -> Option<u64> {
+    let step = group(&STEP.captures_iter(line).next()?, "step")?;
+    step.parse().ok()
+}
+
+static STEP: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(r#"(?:[sS]tep(?:/max_steps)?|\b(?:global_)?[sS]teps)['": =\[#]*(?P<step>\d+)"#)
+});

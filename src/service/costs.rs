@@ -95,11 +95,11 @@ impl Costs {
         };
         let (sum, mut unknown) = self.launched_here(context, cluster, records);
         let rule = format!(
-            "{MAX_HOURLY} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use"
+            "{MAX_HOURLY} allows ${limit:.2} an hour for all that was launched here, and other clusters use ${sum:.2} of it"
         );
         match self.offer.highest() {
             Some(price) if sum + price > limit + 0.005 => {
-                let error = format!("{rule}: this job would add ${price:.2}");
+                let error = format!("{rule}: that of this job costs ${price:.2}");
                 return Err(JobError::blocked(error).with_hint(
                     "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
                 ));

@@ -154,6 +154,16 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     if let Err(error) = context.data_dir.check() {
         warnings.push(error.to_string());
     }
+    let is_gone = |job: &&JobRecord| {
+        let dir = context.job_dir(&job.job_id);
+        context.is_local(&job.cloud) && dir.is_some_and(|dir| matches!(dir.exists(), Ok(false)))
+    };
+    let gone = join_names(records.iter().filter(is_gone).map(|job| &*job.job_id));
+    if !gone.is_empty() {
+        warnings.push(format!(
+            "the folders of these jobs are gone, and their logs with them: {gone}"
+        ));
+    }
     let mut not_allowed = BTreeMap::<String, Vec<&str>>::new();
     for JobRecord { job_id, cloud, .. } in records {
         if let Err(error) = context.allowed_launcher(cloud) {

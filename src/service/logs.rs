@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use regex::Regex;
+
 use super::answers::LogsAnswer;
 use super::requests::LogsRequest;
 use super::{Context, JobService, launches};
@@ -33,9 +35,10 @@ impl JobService {
         let context = &self.context;
         let mut job_id = request.job.job_id.clone();
         let read = async {
+            let part = part(&request)?;
             let job = launches::resolve(context, &request.job).await?.identity;
             job_id.clone_from(&job.job_id);
-            read_job(context, &job, &request).await
+            read_job(context, &job, &request, part).await
         };
         let mut answer = match read.await {
             Ok(answer) => LogsAnswer {
@@ -54,10 +57,24 @@ impl JobService {
     }
 }
 
+/// Reads the arguments that name a part of the log, before the log is fetched.
+fn part(request: &LogsRequest) -> Result<(Option<Cursor>, Option<Regex>)> {
+    match (request.cursor.as_str(), request.grep.as_str()) {
+        ("", "") => Ok((None, None)),
+        (cursor, "") => Ok((Some(Cursor::parse(cursor)?), None)),
+        ("", grep) => Ok((None, Some(compile(grep)?))),
+        _ => {
+            let error = "grep searches the whole log: give grep or cursor, not both";
+            Err(JobError::invalid(error))
+        }
+    }
+}
+
 async fn read_job(
     context: &Context,
     job: &JobIdentity,
     request: &LogsRequest,
+    (cursor, pattern): (Option<Cursor>, Option<Regex>),
 ) -> Result<LogsAnswer> {
     let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
     let redactor = context.redactor(&job.job_id);
@@ -79,21 +96,17 @@ async fn read_job(
         }
     };
     let mut opened = opened.map_err(failed)?;
-    let excerpt = match (request.cursor.as_str(), request.grep.as_str()) {
-        ("", "") => tail(&mut opened, lines, options),
-        (cursor, "") => read_since(&mut opened, &Cursor::parse(cursor)?, options),
-        ("", grep) => {
+    let excerpt = match (cursor, pattern) {
+        (None, None) => tail(&mut opened, lines, options),
+        (Some(cursor), _) => read_since(&mut opened, &cursor, options),
+        (None, Some(pattern)) => {
             let query = Query {
-                pattern: compile(grep)?,
+                pattern,
                 context: usize::try_from(request.context).unwrap_or(usize::MAX),
                 max_matches: lines,
                 deadline: Instant::now() + MAX_SEARCH_TIME,
             };
             search(&mut opened, &query, options)
-        }
-        _ => {
-            let error = "grep searches the whole log: give grep or cursor, not both";
-            return Err(JobError::invalid(error));
         }
     };
     let excerpt = excerpt.map_err(failed)?;

@@ -1,6 +1,8 @@
 //! `run_job`: shows what would be run, or starts it and waits a moment for its launch.
 
-use tokio::time::Instant;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::answers::RunAnswer;
 use super::costs::Costs;
@@ -12,10 +14,11 @@ use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT, consent, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, status};
+use crate::launcher::{JobIdentity, JobStatus, status};
 use crate::process::runner::{CALL_BUDGET, until};
 
 const CONFIRMATION: &str = "EXECUTE";
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl JobService {
     pub(crate) async fn run_with_progress(
@@ -135,7 +138,20 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) {
         on_progress("the launch is under way");
-        let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+        let redactor = self.context.redactor(&submitted.job_id);
+        let report = async {
+            loop {
+                sleep(PROGRESS_INTERVAL).await;
+                if let Ok(status) = self.status_of(&submitted).await {
+                    let message = next_step::message(&status, &Observation::default());
+                    on_progress(&redactor.redact(&message));
+                }
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
+            never = report => never,
+        };
         let identity = match &outcome {
             Some(LaunchOutcome::Launched(identity)) => identity.clone(),
             _ => match self.context.registry.get(&submitted.job_id).await {
@@ -143,15 +159,13 @@ impl JobService {
                 _ => submitted,
             },
         };
-        let launcher = self.context.launcher(&identity.cloud);
-        let status = async { launcher?.status(&identity).await };
         answer.cluster_name.clone_from(&identity.cluster);
         answer.oumi_job_id.clone_from(&identity.oumi_job_id);
         let (event, is_confirmed) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
                 // A launch that failed may have left a cluster.
-                if let Ok(status) = status.await {
+                if let Ok(status) = self.status_of(&identity).await {
                     answer.warnings.extend(status.warnings);
                 }
                 return end(answer, status::FAILED, error);
@@ -167,7 +181,7 @@ impl JobService {
             None => ("the launch is under way and not yet confirmed", false),
         };
         (answer.success, answer.launch_confirmed) = (true, is_confirmed);
-        match status.await {
+        match self.status_of(&identity).await {
             Ok(status) => {
                 let nothing = Observation::default();
                 let message = next_step::message(&status, &nothing);
@@ -186,6 +200,10 @@ impl JobService {
                 );
             }
         }
+    }
+
+    async fn status_of(&self, job: &JobIdentity) -> Result<JobStatus> {
+        self.context.launcher(&job.cloud)?.status(job).await
     }
 }
 

@@ -256,7 +256,7 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
     let expected = [
         "\nstart\n",
         &line(1, "2.5"),
-        "… 148 lines like it\n",
+        "… 148 lines like it, steps 2 to 149\n",
         &line(150, "2.5"),
         &line(151, "nan"),
         &line(152, "2.25"),
@@ -273,7 +273,11 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
     let steps = |step: u32| format!("steps: {step} loss: 2.5000 iter time (s): 1.250\n");
     let log: String = (1..=9).map(steps).collect();
     let found = read(log.as_bytes(), 9, ReadOptions::default());
-    assert!(found.text.contains("7 lines like it"), "{}", found.text);
+    assert!(
+        found.text.contains("7 lines like it, steps 2 to 8"),
+        "{}",
+        found.text
+    );
     // Bars between them go, where a transport gives each state a line; the newest stays.
     let bar = |step: u32| format!("{step}%|█ | {step}/99 [00:01<00:09,  4.51it/s]\n");
     let steps = (1..=50).map(|step| bar(step) + &bar(step + 1) + "\n" + &line(step, "2.5") + "\n");
@@ -283,7 +287,7 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
         &bar(2),
         "\n",
         &line(1, "2.5"),
-        "… 48 lines like it\n",
+        "… 48 lines like it, steps 2 to 49\n",
         &line(50, "2.5"),
         "\n",
         &bar(51),

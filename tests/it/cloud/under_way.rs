@@ -39,7 +39,8 @@ fn long_launch_is_pending() {
     );
 
     let answer = server.answer("run_job", run).ok();
-    assert!(!server.progress_messages().is_empty());
+    let messages = server.progress_messages().join("\n");
+    assert!(messages.contains("Launching on AWS"), "{messages}");
     assert!(begun.elapsed() >= Duration::from_secs(10));
     assert_eq!(
         (

@@ -30,8 +30,10 @@ fn python_file_round_trip() {
     home.write_registry(&[legacy]);
 
     let mut server = Server::start(&home);
-    let (listed, _) = server.list("all");
+    let (listed, answer) = server.list("all");
     assert_eq!(listed, ["legacy"]);
+    let warning = answer["warnings"][0].as_str().unwrap();
+    assert!(warning.ends_with("gone, and their logs with them: legacy"));
     // How a job is comes from what is left of it, never from the file.
     let legacy = server.poll("legacy");
     assert_eq!(legacy["status"], "lost");

@@ -126,11 +126,11 @@ fn launch_above_the_limit_is_refused() {
         let spot = ("OUMI_USE_SPOT_VM", "true");
         let mut server = world.server_with(&[limit, spot, (env_vars::CONSENT, consent)]);
         let rule = format!(
-            "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
+            "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and other clusters use ${used} of it"
         );
         for (more, reason) in [
             (&unknown, "the price of this job is not known"),
-            (&known, "this job would add $32.77"),
+            (&known, "that of this job costs $32.77"),
         ] {
             let mut arguments = server.launch("job.yaml", more.clone());
             arguments["dry_run"] = true.into();
@@ -185,7 +185,11 @@ fn two_servers_cannot_pass_the_limit_together() {
     let [refused] = refused.as_slice() else {
         panic!("{} of two were refused", refused.len());
     };
-    assert!(refused.refused().contains("$32.77 of it is in use"));
+    assert!(
+        refused
+            .refused()
+            .contains("other clusters use $32.77 of it")
+    );
     assert_eq!(world.launches(), 1);
 }
 
@@ -219,7 +223,7 @@ fn price_that_a_launch_printed_counts_for_the_limit() {
     arguments["accelerators"] = "A100:8".into();
     let answer = server.call("run_job", arguments);
     let error = answer.refused();
-    assert!(error.contains("$2.50 of it is in use"), "{error}");
+    assert!(error.contains("other clusters use $2.50 of it"), "{error}");
     let doubt = "the price of cluster c2 is not known, and the client cannot ask its user";
     assert!(error.contains(doubt), "{error}");
     assert!(error.contains("down_cluster ends a cluster"), "{error}");
