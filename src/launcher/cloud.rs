@@ -41,7 +41,7 @@ use launch_dir::{Launch, START};
 use price::Prices;
 pub(crate) use survey::idle_end;
 pub(super) use survey::no_such_job;
-use survey::{Found, Survey, add_reported_prices, cloud_of, cost_note, is_stopped};
+use survey::{Found, Survey, cloud_of, cost_note, is_stopped};
 
 pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,
@@ -74,14 +74,11 @@ impl CloudLauncher {
     }
 
     async fn survey(&self, cloud: &str, clusters: &BTreeSet<String>) -> Survey {
-        let (queue, mut clusters, costs) = tokio::join!(
+        let (queue, clusters, costs) = tokio::join!(
             self.backend.queue(cloud, clusters),
             self.backend.clusters(None),
             self.backend.costs()
         );
-        if let Ok(clusters) = &mut clusters {
-            add_reported_prices(clusters, &costs);
-        }
         let mut survey = Survey {
             queue,
             clusters,
@@ -97,6 +94,7 @@ impl CloudLauncher {
         let clusters = [identity.cluster.clone()].into();
         let mut survey = self.survey(&identity.cloud, &clusters).await;
         let launch = self.claim_job(identity, &mut survey);
+        survey.add_reported_prices();
         (survey, launch)
     }
 
@@ -376,9 +374,7 @@ impl Launcher for CloudLauncher {
         if name.is_none() && self.backend.find_program().is_err() {
             return Ok(Vec::new());
         }
-        let (list, costs) = tokio::join!(self.backend.clusters(name), self.backend.costs());
-        let mut list = list?;
-        add_reported_prices(&mut list, &costs);
+        let list = self.backend.clusters(name).await?;
         let is_meant = |cluster: &&Cluster| match name {
             Some(name) => cluster.name == name,
             None => !is_stopped(cluster),

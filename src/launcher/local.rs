@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{
     JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
@@ -17,13 +18,15 @@ use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
 use crate::process::table::ProcessTable;
-use crate::settings::data_dir::DataDir;
+use crate::settings::data_dir::{DataDir, if_found};
 use crate::settings::unchanged::Unchanged;
 use termination::{cancel, end_by_hand};
 
 pub(crate) const LOCAL: &str = "local";
 /// The advice while processes have time to end by themselves.
 const WAIT_FOR_END: &str = "Call poll_status with wait_seconds=30.";
+/// The age of a log from which on another container of this name is held for an earlier start of this one.
+const CONTAINER_SILENCE: Duration = Duration::from_mins(10);
 
 #[derive(Debug)]
 pub(crate) struct LocalLauncher {
@@ -239,7 +242,14 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
     let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
     let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
-    if place == Place::Elsewhere {
+    // A container of this name that writes the log runs beside this one.
+    let is_elsewhere = match place {
+        Place::OtherContainer => if_found(dir.log_path().metadata())?
+            .and_then(|log| log.modified().ok()?.elapsed().ok())
+            .is_some_and(|silent| silent < CONTAINER_SILENCE),
+        _ => place == Place::Elsewhere,
+    };
+    if is_elsewhere {
         let mut status = unknown(status::UNKNOWN, false).with_message(format!(
             "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
         ));
@@ -260,7 +270,7 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         status.details.next = Some("Call run_job again.");
         return Ok(status);
     }
-    if place == Place::EarlierStart {
+    if place != Place::Here {
         return Ok(unknown(status::UNKNOWN, true).with_message(format!(
             "{host}, or its container, was restarted while it ran, which ended it; its log shows how far it got"
         )));

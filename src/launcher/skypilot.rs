@@ -122,9 +122,9 @@ impl CloudBackend for SkyPilot {
 
     /// Asks the API server about each cluster at once. The program, which lists them all in one run, is asked where there is none,
     /// and about the clusters of which it gave no answer. All users' jobs count, since each of them ends with its cluster; the program
-    /// is asked for them where a server is named. Without names of clusters those would be the jobs of all users' clusters.
+    /// is asked for them where a server may be named. Without names of clusters those would be the jobs of all users' clusters.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
-        let (mut names, users) = (clusters.clone(), endpoint::named().map(|_| "-u"));
+        let (mut names, users) = (clusters.clone(), endpoint::may_be_shared().then_some("-u"));
         let is_up = self.api.server().await.is_some();
         if names.is_empty() && (is_up || users.is_some()) {
             match self.clusters(None).await {
@@ -233,7 +233,13 @@ impl CloudBackend for SkyPilot {
             return Err(error.clone());
         }
         let ended = output.code.map_or("was cut off and may go on", |_| "ended");
-        let reason = failure_text(output);
+        // Below that line the program says how to go on.
+        let is_done = output.stdout.lines().any(|line| line.ends_with("...done."));
+        let reason = if is_done {
+            "done".to_owned()
+        } else {
+            failure_text(output)
+        };
         // The status afterwards counts.
         let clusters = self.clusters(Some(cluster)).await.map_err(|error| {
             error.context(&format!(
@@ -371,6 +377,10 @@ fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -
     let problem = match read(&output.stdout) {
         Ok(answer) if output.code == Some(0) => return Ok(answer),
         Err(error) if output.code.is_none_or(|code| code == 0) => error.message,
+        // The last line is of the answer, and no reason.
+        Ok(_) if output.stderr.is_empty() && parse::failure_reason(&output.stdout).is_none() => {
+            "failed, and printed no reason".to_owned()
+        }
         _ => format!("failed: {}", failure_text(output).trim_end_matches('.')),
     };
     let printed = format!("{}\n{}", output.stdout, output.stderr);

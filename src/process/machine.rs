@@ -19,8 +19,10 @@ pub(crate) struct Machine {
 pub(crate) enum Place {
     /// Processes of the job would be seen here.
     Here,
-    /// This machine or container, or one of the same name, before it was started last.
+    /// This machine, or one of the same name, before it was started last.
     EarlierStart,
+    /// A container of this name on this machine: this one before it was started last, or one that runs beside it.
+    OtherContainer,
     Elsewhere,
 }
 
@@ -46,8 +48,9 @@ impl Machine {
     pub(crate) fn place(&self) -> io::Result<Place> {
         Ok(match Self::current()? {
             here if *self == here => Place::Here,
-            here if self.host == here.host => Place::EarlierStart,
-            _ => Place::Elsewhere,
+            here if self.host != here.host => Place::Elsewhere,
+            here if self.boot == here.boot => Place::OtherContainer,
+            _ => Place::EarlierStart,
         })
     }
 }

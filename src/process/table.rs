@@ -242,10 +242,11 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
 }
 
 /// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there. What a process
-/// starts on SIGTERM, such as the copy of a checkpoint, and the workers that it needs to save, get it only once those that had it
-/// before are gone.
+/// starts on SIGTERM, such as the copy of a checkpoint, gets it only once those that had it are gone, and a worker once its parent is.
 #[derive(Debug, Default)]
 pub(crate) struct Terminator {
+    /// The processes of the first snapshot.
+    first: Option<HashSet<u32>>,
     terminated: HashSet<u32>,
 }
 
@@ -254,11 +255,15 @@ impl Terminator {
     pub(crate) fn signal(&mut self, members: &HashSet<u32>, termination: Termination) {
         // A job that hides its marks from the list may make its supervisor look like a part of it.
         let own = std::process::id();
+        let first = self.first.get_or_insert_with(|| members.clone());
         let is_saving = !self.terminated.is_disjoint(members);
         for &member in members.iter().filter(|member| **member != own) {
             if termination == Termination::Forced {
                 send(member, Signal::KILL);
-            } else if !is_saving && !is_worker(member, members) {
+            } else if !self.terminated.contains(&member)
+                && (first.contains(&member) || !is_saving)
+                && !is_worker(member, members)
+            {
                 self.terminated.insert(member);
                 send(member, Signal::TERM);
             }
@@ -266,18 +271,22 @@ impl Terminator {
     }
 }
 
-/// Tells if a process is one of Python that another one started, such as the workers of a DataLoader, whose death is an error there.
+/// Tells if a process is a worker of Python's multiprocessing, such as those of a DataLoader, whose death is an error in its parent.
 pub(super) fn is_worker(pid: u32, members: &HashSet<u32>) -> bool {
-    let is_python = |pid| {
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        let name = program.file_name().unwrap_or_default();
-        name.as_bytes().starts_with(b"python")
-    };
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let read = |pid: u32, file| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default();
+    let stat = String::from_utf8_lossy(&read(pid, "stat")).into_owned();
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let parent = fields.split_whitespace().nth(1);
-    let parent = parent.and_then(|parent| parent.parse().ok());
-    parent.is_some_and(|parent| members.contains(&parent) && is_python(parent) && is_python(pid))
+    let Some(parent) = parent.and_then(|parent| parent.parse().ok()) else {
+        return false;
+    };
+    let command = read(pid, "cmdline");
+    // A fork has the command line of its parent.
+    let is_its = command == read(parent, "cmdline")
+        || memchr::memmem::find(&command, b"multiprocessing").is_some();
+    name.as_bytes().starts_with(b"python") && members.contains(&parent) && is_its
 }
 
 /// Sends a signal to a process, which may be gone. A stopped process handles it only once it continues.

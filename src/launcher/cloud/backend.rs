@@ -86,14 +86,14 @@ pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {
     format!("cloud:{}/{}", identity.cloud, identity.cluster)
 }
 
-/// Merges the answers of clusters that were asked one by one. Where one alone was asked, its error is that of the query.
+/// Merges the answers of clusters that were asked one by one. Where none answered, the error of the first is that of the query.
 pub(in crate::launcher) fn merge_queues(answers: Vec<(String, Result<Queue>)>) -> Result<Queue> {
-    let is_only = answers.len() == 1;
+    let is_silent = answers.iter().all(|(_, answer)| answer.is_err());
     let mut merged = Queue::new();
     for (cluster, answer) in answers {
         match answer {
             Ok(queue) => merged.extend(queue),
-            Err(error) if is_only => return Err(error),
+            Err(error) if is_silent => return Err(error),
             Err(error) => drop(merged.insert(cluster, Err(JobError::failed(error)))),
         }
     }

@@ -280,8 +280,11 @@ impl CloudLauncher {
 /// Fails where the job of an interrupted launch may be on its cluster all the same.
 fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) -> Result<()> {
     let cluster = &identity.cluster;
-    let has_its_name =
-        |row: &QueuedJob| row.job_name == launch.start.name && launch.is_of_run(row) != Some(false);
+    let has_its_name = |row: &QueuedJob| {
+        row.job_name == launch.start.name
+            && launch.is_of_run(row) != Some(false)
+            && row.user.is_none()
+    };
     if launch.started_at.is_none() {
         return match launch.last_output_at {
             // It never began.

@@ -11,10 +11,13 @@ use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher, mark_answered};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, QueuedJob, is_controller};
+use crate::parse::sky::{Queue, is_controller};
 use crate::process::job_dir::JobDir;
 use crate::process::runner::Output;
 use crate::text::join_names;
+
+/// The most jobs that were started elsewhere and are listed: each of them is looked for among the others.
+const MAX_FOREIGN_JOBS: usize = 200;
 
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
@@ -111,6 +114,7 @@ impl CloudLauncher {
         let mut survey = self.survey(cloud, clusters).await;
         let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
         let claimants: Vec<_> = launched.iter().map(launch).collect();
+        survey.add_reported_prices();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -182,26 +186,32 @@ impl Listing {
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
     pub(super) fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
+        let clusters = survey.queue.iter().flatten();
+        let clusters = clusters.filter(|(name, _)| !is_controller(name));
+        let of_cluster = |(name, jobs)| Result::iter(jobs).flatten().map(move |job| (name, job));
+        let jobs = clusters.flat_map(of_cluster);
+        let foreign =
+            jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
+        let mut foreign: Vec<_> = foreign.collect();
+        // Those that live first: they cost money.
+        foreign.sort_by_key(|(_, job)| is_over(job));
         let of_scope = if cloud.is_empty() { "unknown" } else { cloud };
-        let known = self.jobs.len();
-        for (name, jobs) in survey.queue.iter().flatten() {
-            let on = survey.cluster(name).and_then(cloud_of);
-            let on = on.unwrap_or_else(|| of_scope.to_owned());
-            let is_foreign = |job: &&QueuedJob| {
-                !is_controller(name) && !claimed.contains(&(name.as_str(), job.job_id.as_str()))
+        for (name, job) in foreign.iter().copied().take(MAX_FOREIGN_JOBS) {
+            let found = survey.cluster(name).and_then(cloud_of);
+            let identity = JobIdentity {
+                job_id: String::new(),
+                cloud: found.unwrap_or_else(|| of_scope.to_owned()),
+                cluster: name.clone(),
+                oumi_job_id: job.job_id.clone(),
             };
-            for job in jobs.iter().flatten().filter(is_foreign) {
-                let identity = JobIdentity {
-                    job_id: String::new(),
-                    cloud: on.clone(),
-                    cluster: name.clone(),
-                    oumi_job_id: job.job_id.clone(),
-                };
-                self.add(&identity, survey.job(&identity, None).status());
-            }
+            self.add(&identity, survey.job(&identity, None).status());
         }
-        // Those that live first: they cost money, and an answer has room for a few rows.
-        self.jobs[known..].sort_by_key(|job| job.status.is_done);
+        let more = foreign.len().saturating_sub(MAX_FOREIGN_JOBS);
+        if more > 0 {
+            let problem = format!("{more} more jobs that were started elsewhere are not listed");
+            self.warnings.push(problem.clone());
+            self.incomplete.push(problem);
+        }
     }
 
     /// Warns of clusters that cost money without a job: of those that are up, and of those that a launch left that failed before they

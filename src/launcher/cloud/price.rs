@@ -33,10 +33,17 @@ pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 impl CloudLauncher {
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
         let cloud = cloud_of(cluster);
-        let offer = match cluster.hourly_price {
+        let mut offer = match cluster.hourly_price {
             Some(price) => Offer::known(price, "SkyPilot reports it"),
             None => self.price(cluster, cloud.as_deref()).await,
         };
+        if offer.hourly.is_none() {
+            let costs = self.backend.costs().await;
+            let hash = cluster.cluster_hash.as_ref();
+            if let Some(price) = hash.and_then(|hash| costs.get(hash)?.hourly_price) {
+                offer = Offer::known(price, "by SkyPilot's cost report");
+            }
+        }
         let (name, status) = (&cluster.name, &cluster.status);
         let whose = cluster.user.iter().map(|user| format!(" of {user}"));
         let whose: String = whose.collect();

@@ -130,6 +130,15 @@ impl Survey {
     }
 
     /// Adds the price of a launch to its cluster, where that is certainly its own.
+    /// Adds the price of the cost report, which is an average, to each cluster that has none.
+    pub(super) fn add_reported_prices(&mut self) {
+        for cluster in self.clusters.iter_mut().flatten() {
+            let hash = cluster.cluster_hash.as_ref();
+            let reported = hash.and_then(|hash| self.costs.get(hash)?.hourly_price);
+            cluster.hourly_price = cluster.hourly_price.or(reported);
+        }
+    }
+
     pub(super) fn add_price(&mut self, launch: &Launch) {
         let Some(mark) = launch.mark() else { return };
         for cluster in self.clusters.iter_mut().flatten() {
@@ -338,15 +347,6 @@ impl<'s> SurveyedJob<'s> {
             _ => "",
         };
         format!("cluster {cluster} is gone, and the job's result with it{other}")
-    }
-}
-
-/// Adds the price of the cost report to each cluster that has none.
-pub(super) fn add_reported_prices(clusters: &mut [Cluster], costs: &CostReport) {
-    for cluster in clusters {
-        let hash = cluster.cluster_hash.as_ref();
-        let reported = hash.and_then(|hash| costs.get(hash)?.hourly_price);
-        cluster.hourly_price = cluster.hourly_price.or(reported);
     }
 }
 

@@ -54,8 +54,7 @@ impl Endpoint {
     /// `sky` was never run.
     pub(super) fn find() -> Option<Self> {
         let is_off = set(SKY_API).is_some_and(|value| value == "off");
-        let is_other = CONFIGS.iter().chain([&TOKEN]).any(is_set);
-        if is_off || is_other || Path::new(PROJECT_CONFIG).exists() {
+        if is_off || may_be_elsewhere() {
             return None;
         }
         let server = api_server(&expand_home(USER_CONFIG))?;
@@ -85,8 +84,18 @@ pub(super) fn place() -> String {
     }
 }
 
+/// Tells if `sky` may use an API server that several users share. Does file work.
+pub(super) fn may_be_shared() -> bool {
+    named().is_some() || may_be_elsewhere()
+}
+
+/// Tells if more than the user's configuration may name an API server.
+fn may_be_elsewhere() -> bool {
+    CONFIGS.iter().chain([&TOKEN]).any(is_set) || Path::new(PROJECT_CONFIG).exists()
+}
+
 /// The API server that `sky` is told of.
-pub(super) fn named() -> Option<String> {
+fn named() -> Option<String> {
     let of_config = || api_server(&expand_home(USER_CONFIG))?.endpoint;
     set(ENDPOINT).or_else(of_config)
 }

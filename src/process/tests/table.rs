@@ -39,15 +39,19 @@ fn process_without_its_first_thread_lives() {
 #[cfg(target_os = "linux")]
 #[test]
 fn workers_are_left_to_their_living_parent() {
-    let fork = "import os, sys; pid = os.fork(); print(pid, flush=True); sys.stdin.read()";
+    let start = "import os, subprocess, sys; wait = 'import sys; sys.stdin.read()'; \
+                 other = subprocess.Popen([sys.executable, '-c', wait]); fork = os.fork(); \
+                 fork and print(f'{fork}\\n{other.pid}', flush=True); exec(wait)";
     let mut python = Command::new("python3");
-    let python = python.args(["-c", fork]).stdin(Stdio::piped());
+    let python = python.args(["-c", start]).stdin(Stdio::piped());
     let mut parent = python.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
     let mut pids = lines.map(|line| line.unwrap().parse().unwrap());
-    let worker = pids.find(|pid| *pid != 0).unwrap();
-    let both = HashSet::from([parent.id(), worker]);
-    assert!(is_worker(worker, &both) && !is_worker(parent.id(), &both));
+    let (worker, other) = (pids.next().unwrap(), pids.next().unwrap());
+    let all = HashSet::from([parent.id(), worker, other]);
+    assert!(is_worker(worker, &all));
+    // A rank of torchrun is no worker.
+    assert!(!is_worker(other, &all) && !is_worker(parent.id(), &all));
     assert!(!is_worker(worker, &HashSet::from([worker])));
     parent.kill().unwrap();
     parent.wait().unwrap();

@@ -58,7 +58,7 @@ fn stop_whose_end_cannot_be_read_is_told() {
     let mut server = world.server();
     let answer = stop(&mut server, "aws", "dev");
     let error = answer.refused();
-    assert!(error.contains("`sky stop` ended with "), "{error}");
+    assert!(error.contains("`sky stop` ended with \"done\""), "{error}");
 }
 
 #[test]
@@ -395,5 +395,5 @@ fn cluster_of_another_user_is_told_as_that() {
     let shared = [("SKYPILOT_API_SERVER_ENDPOINT", "https://sky.example.org")];
     let list = world.server_with(&shared).list("running").1;
     assert_eq!(list["jobs"][0]["name"], "hers of jane", "{list:?}");
-    assert!(!warnings(&list).contains("no job lives"), "{list:?}");
+    assert!(!warnings(&list).contains("been idle"), "{list:?}");
 }

@@ -111,6 +111,24 @@ fn job_has_time_to_save() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn ranks_save_beside_a_process_that_is_deaf_to_sigterm() {
+    let (home, mut server) = Server::in_new_home();
+    let rank = "import os, signal, sys, time\n\
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.mkdir('saved')))\n\
+                os.write(os.open('pids/rank', os.O_CREAT | os.O_WRONLY), b'%d\\n' % os.getpid())\n\
+                while True: time.sleep(0.05)\n";
+    home.write("rank.py", rank);
+    let run = "mkdir pids; (trap '' TERM; echo $BASHPID > pids/deaf; while :; do sleep 0.05; done) & \
+               python3 -c 'import subprocess; subprocess.run([\"python3\", \"rank.py\"])'";
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(2);
+    server.cancel(&job_id, false);
+    assert!(home.project().join("saved").exists());
+    is_cancelled(&server.cancel(&job_id, true).ok());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn processes_started_on_sigterm_are_killed() {
     let (home, mut server) = Server::in_new_home();
     let run = "mkdir pids; trap 'setsid sleep 300 & echo $! > pids/new; exit 0' TERM; echo $$ > pids/main; \

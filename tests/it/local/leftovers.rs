@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -241,7 +242,20 @@ fn job_of_another_machine_is_not_lost() {
     let job_id = lose(&home, &mut server);
     let lock = home.job_dir(&job_id).join("lock");
     let here: Value = serde_json::from_slice(&fs::read(&lock).unwrap()).unwrap();
-    for (key, is_done) in [("host", false), ("pid_namespace", true), ("boot", true)] {
+    let log = fs::File::options().append(true).open(home.log(&job_id));
+    let long_ago = SystemTime::now() - Duration::from_hours(1);
+    for (key, is_silent, is_done) in [
+        ("boot", false, true),
+        ("pid_namespace", false, false),
+        ("pid_namespace", true, true),
+        ("host", true, false),
+    ] {
+        let written = if is_silent {
+            long_ago
+        } else {
+            SystemTime::now()
+        };
+        log.as_ref().unwrap().set_modified(written).unwrap();
         let mut there = here.clone();
         there[key] = json!("other");
         fs::write(&lock, there.to_string()).unwrap();
