@@ -170,14 +170,12 @@ impl Redactor {
                 }
             }
         }
-        // The text may end within a later one: the next slice has that whole.
-        found.retain(|range| range.start < SLICE);
         found.sort_by_key(|range| range.start);
         let mut masked = 0;
         for range in &found {
-            // Of two that overlap both are hidden.
+            // Of two that overlap both are hidden. The text may end within a later one: the next slice has that whole.
             let from = range.start.max(masked);
-            if range.end > from {
+            if range.end > from && range.start < SLICE.max(masked) {
                 overwrite(&mut text[from..range.end], from == range.start);
                 masked = range.end;
             }

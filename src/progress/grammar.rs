@@ -189,7 +189,9 @@ fn number_length(text: &str) -> Option<usize> {
         end = digits_end(end + 1);
     }
     if !bytes[start..end].iter().any(u8::is_ascii_digit) {
-        let word = bytes[start..].split(|byte| !is_word(*byte)).next()?;
+        // The longest has 8 letters, and all of a line may be one word.
+        let word = bytes[start..].chunks(9).next()?;
+        let word = word.split(|byte| !is_word(*byte)).next()?;
         let mut names = ["nan", "inf", "infinity"].iter();
         let is_number = names.any(|name| name.as_bytes().eq_ignore_ascii_case(word));
         return is_number.then_some(start + word.len());
@@ -209,8 +211,10 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     let (digits, rest) = text.split_at(number_length(text)?);
     let grouped = || digits.replace(',', "").parse().ok();
     let number: f64 = digits.parse().ok().or_else(grouped)?;
-    // A comma may be that of a decimal: `1,72`.
-    if matches!(rest.as_bytes(), [b',', b'0'..=b'9', ..]) && !digits.contains(['.', 'e', 'E']) {
+    // A comma may be that of a decimal: `1,72`, `2,345e-05`.
+    let has_exponent = digits.contains(['e', 'E']);
+    let goes_on = || matches!(rest.as_bytes(), [b',', b'0'..=b'9', ..]) && !digits.contains('.');
+    if has_exponent && digits.contains(',') || !has_exponent && goes_on() {
         return None;
     }
     let factor = match rest.as_bytes() {

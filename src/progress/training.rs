@@ -152,6 +152,10 @@ impl Training {
             return true;
         }
         if self.forms.len() > MAX_FORMS {
+            // A model may write any number of them; the trainer's is certain.
+            self.forms.retain(|_, form| form.grown == CERTAIN);
+        }
+        if self.forms.len() > MAX_FORMS {
             self.forms.clear();
         }
         let form = self.forms.entry(report.form.clone()).or_default();

@@ -62,7 +62,7 @@ fn other_text_stays() {
         "tokenizer: PreTrainedTokenizerFast(pad_token='<pad>', max_tokens=128)",
         "https://huggingface.co/docs:latest and git@github.com:org/repo",
         "http://localhost:29500?mail=me@host and http://10.0.0.1:8080/a@b",
-        "sk-learn is no key",
+        "sk-learn is no key, nor is jina_embeddings_v2_base_code",
         "{\"name\": \"cache\", \"key\": \"d41d8cd98f00b204e9800998ecf8427e\"}, fw_bw_overlap=True",
         "dashboard at http://127.0.0.1:8265/jobs/raysubmit_12345678",
         "BOS_TOKEN = \"<|begin_of_text|>\", EOS_TOKEN: <|eot_id|>, PAD_TOKEN=[PAD]",
@@ -99,6 +99,7 @@ fn token_shapes_are_hidden() {
         token("hf_oauth_", 34),
         token("api_org_", 34),
         token("rpa_", 46),
+        token("jina_", 60),
         token("as-", 22),
         format!("{}.{}", token("secret_my-key_", 32), token("", 32)),
         token("fw_", 22),
@@ -212,6 +213,10 @@ fn value_where_two_slices_meet_is_hidden_whole() {
     let before = SLICE + secrets.margin() - short.len();
     let text = "x".repeat(before) + long + &"x".repeat(long.len());
     assert!(!secrets.redact(&text).contains("-and-more"));
+    // Also where it begins within another one that is hidden before.
+    let secrets = Redactor::new([long, "and-more-of-it"]);
+    let text = "x".repeat(SLICE - 10) + long + "-of-it" + &"x".repeat(long.len());
+    assert!(!secrets.redact(&text).contains("of-it"));
 }
 
 #[test]

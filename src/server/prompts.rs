@@ -9,6 +9,9 @@ use serde::Deserialize;
 use super::{Answer, truncated};
 use crate::text::from_yaml;
 
+/// The longest argument. It may stand in a message several times.
+const MAX_ARGUMENT_BYTES: usize = 4096;
+
 /// The prompts, in the order in which they are needed.
 const FILES: [&str; 3] = [
     include_str!("prompts/train.md"),
@@ -47,24 +50,27 @@ pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<Ge
         .ok_or_else(|| invalid(format!("Unknown prompt: {}", truncated(&request.name))))?;
     let mut given = request.arguments.unwrap_or_default();
     given.retain(|_, value| !value.is_null() && value != "");
-    let mut message = message.trim_end().to_owned();
-    let is_one_line = |text: &str| !text.contains(char::is_control);
+    let fits = |text: &str| text.len() <= MAX_ARGUMENT_BYTES && !text.contains(char::is_control);
+    let mut values = HashMap::new();
     for argument in prompt.arguments.into_iter().flatten() {
         let name = argument.name;
         let value = match (given.get(&name), defaults.get(&name)) {
-            (Some(value), _) if value.as_str().is_some_and(is_one_line) => value.to_string(),
+            (Some(value), _) if value.as_str().is_some_and(fits) => value.to_string(),
             (None, Some(default)) => default.clone(),
             _ => {
                 return Err(invalid(format!(
-                    "the prompt {} needs the argument `{name}` as one line of text: {}",
+                    "the prompt {} needs the argument `{name}` as one line of text, of at most {MAX_ARGUMENT_BYTES} bytes: {}",
                     prompt.name,
                     argument.description.unwrap_or_default()
                 )));
             }
         };
-        message = message.replace(&format!("{{{name}}}"), &value);
+        values.insert(name, value);
     }
-    let message = PromptMessage::new_text(Role::User, message);
+    // Between braces stand the names of arguments. A value may have braces too.
+    let parts = message.trim_end().split(['{', '}']);
+    let parts = parts.map(|part| values.get(part).map_or(part, String::as_str));
+    let message = PromptMessage::new_text(Role::User, parts.collect::<String>());
     let description = prompt.description.unwrap_or_default();
     Ok(GetPromptResult::new(vec![message]).with_description(description))
 }

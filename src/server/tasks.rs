@@ -114,7 +114,8 @@ fn detailed(
             .with_poll_interval_ms(poll_interval.as_millis() as u64);
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
-    let ended = answer.ended_at.take();
+    let is_time = |text: &String| DateTime::parse_from_rfc3339(text).is_ok();
+    let ended = answer.ended_at.take().filter(is_time);
     let (status, payload) = match answer.state {
         JobState::Cancelled => (TaskStatus::Cancelled, TaskPayload::Cancelled),
         _ => {
@@ -224,5 +225,9 @@ mod tests {
         let task = task_of(ended).task;
         assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
         assert_eq!(task.last_updated_at, when);
+        let mut damaged = answer("failed", JobState::Failed, true);
+        damaged.ended_at = Some(String::new());
+        let updated = task_of(damaged).task.last_updated_at;
+        assert!(DateTime::parse_from_rfc3339(&updated).is_ok(), "{updated}");
     }
 }

@@ -110,7 +110,7 @@ answers! {
         pub spent: Option<String>,
         /// Absolute; empty where the config names none, or it does not exist.
         pub output_dir: String,
-        /// The name of the last checkpoint in `output_dir`.
+        /// The name of the last whole checkpoint in `output_dir`.
         pub last_checkpoint: Option<String>,
         pub progress: Option<Map<String, Value>>,
         /// The figures of `progress`, for code.

@@ -42,7 +42,7 @@ impl JobService {
             let now = until(Instant::now() + STATUS_WAIT, poll(context, job.shortest())).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
-                answer.message = match answer.message.as_str() {
+                answer.message = match answer.message.trim_end_matches('.') {
                     "" => format!("{}. {}", now.message, now.next),
                     more => format!("{}; {more}. {}", now.message, now.next),
                 };

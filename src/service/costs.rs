@@ -99,7 +99,7 @@ impl Costs {
         );
         match self.offer.highest() {
             Some(price) if sum + price > limit + 0.005 => {
-                let error = format!("{rule}: that of this job costs ${price:.2}");
+                let error = format!("{rule}: the cluster of this job costs ${price:.2}");
                 return Err(JobError::blocked(error).with_hint(
                     "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
                 ));

@@ -270,7 +270,9 @@ fn create_job_dir(
     redactor: &Redactor,
     price: Option<f64>,
 ) -> Result<JobLock> {
-    let dir = dir.ok_or_else(|| JobError::invalid("the job id cannot name a folder"))?;
+    let another_name = |error: JobError| error.with_hint("choose another job_name");
+    let no_folder = || another_name(JobError::invalid("the job id cannot name a folder"));
+    let dir = dir.ok_or_else(no_folder)?;
     let path = dir.path().display();
     let failed = |error: io::Error| {
         JobError::failed(format!("cannot make the job's folder {path}: {error}"))
@@ -279,7 +281,7 @@ fn create_job_dir(
     // This lists all processes, while the registry is locked: only done where it is needed.
     if !has_new_id && is_alive(&dir).map_err(failed)? {
         let error = format!("processes of an earlier job still use {path}");
-        return Err(JobError::blocked(error).with_hint("choose another job_name"));
+        return Err(another_name(JobError::blocked(error)));
     }
     if dir.exists().map_err(failed)? {
         dir.remove().map_err(failed)?;

@@ -129,6 +129,14 @@ fn joins_names_and_numbers() {
 }
 
 #[test]
+fn number_with_exponent_has_no_groups() {
+    let found = |rate| metrics(format!("step:1,234 - loss:1.9 - lr:{rate}\n"));
+    assert_eq!(found("2.5e-05").learning_rate, Some(2.5e-5));
+    let found = found("2,345e-05");
+    assert_eq!((found.step, found.learning_rate), (Some(1234), None));
+}
+
+#[test]
 fn passes_over_other_losses_and_rates() {
     for line in [
         "step:1 - actor/kl_loss:0.5 - critic/vf_loss:0.5",

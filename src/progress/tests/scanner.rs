@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::time::{Duration, SystemTime};
 
-use super::{fixture, is_close, metrics, scan};
+use super::{fixture, is_close, metrics, scan, step_line};
 use crate::progress::metrics::Metrics;
 use crate::progress::{Scanner, read_log};
 
@@ -296,6 +296,14 @@ fn second_run_in_one_log() {
 }
 
 #[test]
+fn any_number_of_written_reports_are_not_of_the_trainer() {
+    let trainer = (1..=9).map(|step| step_line(step, 2.5));
+    let written = (1..=99).map(|form| format!("part{form} step: {form} loss: 0.1\n"));
+    let found = metrics(trainer.chain(written).collect::<String>());
+    assert_eq!((found.step, found.loss), (Some(9), Some(2.5)));
+}
+
+#[test]
 fn hostile_lines_are_cheap() {
     for line in [
         "{'a': ".repeat(300_000),
@@ -306,6 +314,7 @@ fn hostile_lines_are_cheap() {
         "it [".repeat(300_000),
         format!("{}\n", "12%|█| 1/9 [a, b]").repeat(50_000),
         "{'a': 1,\n".repeat(100_000),
+        format!("loss {}\n", "n".repeat(64 * 1024)).repeat(8),
         format!(
             "{{'{}': {{{}",
             "train/".repeat(5_000),

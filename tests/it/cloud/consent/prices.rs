@@ -130,7 +130,7 @@ fn launch_above_the_limit_is_refused() {
         );
         for (more, reason) in [
             (&unknown, "the price of this job is not known"),
-            (&known, "that of this job costs $32.77"),
+            (&known, "the cluster of this job costs $32.77"),
         ] {
             let mut arguments = server.launch("job.yaml", more.clone());
             arguments["dry_run"] = true.into();
