@@ -137,21 +137,7 @@ impl JobService {
         (submitted, watch): (JobIdentity, LaunchWatch),
         on_progress: OnProgress<'_>,
     ) {
-        on_progress("the launch is under way");
-        let redactor = self.context.redactor(&submitted.job_id);
-        let report = async {
-            loop {
-                sleep(PROGRESS_INTERVAL).await;
-                if let Ok(status) = self.status_of(&submitted).await {
-                    let message = next_step::message(&status, &Observation::default());
-                    on_progress(&redactor.redact(&message));
-                }
-            }
-        };
-        let outcome = tokio::select! {
-            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
-            never = report => never,
-        };
+        let outcome = self.wait_for_launch(&submitted, watch, on_progress).await;
         let identity = match &outcome {
             Some(LaunchOutcome::Launched(identity)) => identity.clone(),
             _ => match self.context.registry.get(&submitted.job_id).await {
@@ -199,6 +185,30 @@ impl JobService {
                     "the job was submitted, but its status could not be read: {error}; call poll_status"
                 );
             }
+        }
+    }
+
+    /// Waits for the end of a launch, and reports what it prints.
+    async fn wait_for_launch(
+        &self,
+        job: &JobIdentity,
+        watch: LaunchWatch,
+        on_progress: OnProgress<'_>,
+    ) -> Option<LaunchOutcome> {
+        on_progress("the launch is under way");
+        let redactor = self.context.redactor(&job.job_id);
+        let report = async {
+            loop {
+                sleep(PROGRESS_INTERVAL).await;
+                if let Ok(status) = self.status_of(job).await {
+                    let message = next_step::message(&status, &Observation::default());
+                    on_progress(&redactor.redact(&message));
+                }
+            }
+        };
+        tokio::select! {
+            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
+            never = report => never,
         }
     }
 
