@@ -390,9 +390,11 @@ fn cluster_of_another_user_is_told_as_that() {
     assert!(other.refused().contains("is on aws"), "{other}");
     // Her job on a cluster of ours.
     world.cloud.set_job("dev", "1", "SUCCEEDED");
+    let shared = [("SKYPILOT_API_SERVER_ENDPOINT", "https://sky.example.org")];
+    let idle = world.server_with(&shared).list("all").1;
+    assert!(warnings(&idle).contains("been idle"), "{idle:?}");
     world.cloud.add_job("dev", "2", "hers", "RUNNING");
     world.cloud.write("clusters/dev/jobs/2/user", "jane");
-    let shared = [("SKYPILOT_API_SERVER_ENDPOINT", "https://sky.example.org")];
     let list = world.server_with(&shared).list("running").1;
     assert_eq!(list["jobs"][0]["name"], "hers of jane", "{list:?}");
     assert!(!warnings(&list).contains("been idle"), "{list:?}");
