@@ -51,11 +51,9 @@ impl Change {
         }
     }
 
-    /// Tells if another change is the same, whenever it was requested.
-    fn is_same(&self, other: &Self) -> bool {
-        let subject =
-            |it: &Self| format!("{:?}", (&it.verb, &it.cloud, &it.cluster, &it.oumi_job_id));
-        subject(self) == subject(other)
+    /// What is changed and how. Two changes with the same one are one, whenever each was requested.
+    fn subject(&self) -> [&String; 4] {
+        [&self.verb, &self.cloud, &self.cluster, &self.oumi_job_id]
     }
 
     pub(super) fn describe(&self) -> String {
@@ -111,7 +109,7 @@ impl CloudLauncher {
         // Two servers may both begin it: the second one finds it done.
         let _changing = lock(&self.changing);
         for (dir, other) in self.changes() {
-            if other.is_some_and(|other| other.is_same(change)) {
+            if other.is_some_and(|other| other.subject() == change.subject()) {
                 if !has_ended(&dir)? {
                     return Ok((dir, None));
                 }

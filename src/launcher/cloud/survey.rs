@@ -129,7 +129,6 @@ impl Survey {
         }
     }
 
-    /// Adds the price of a launch to its cluster, where that is certainly its own.
     /// Adds the price of the cost report, which is an average, to each cluster that has none.
     pub(super) fn add_reported_prices(&mut self) {
         for cluster in self.clusters.iter_mut().flatten() {
@@ -139,6 +138,7 @@ impl Survey {
         }
     }
 
+    /// Adds the price of a launch to its cluster, where that is certainly its own.
     pub(super) fn add_price(&mut self, launch: &Launch) {
         let Some(mark) = launch.mark() else { return };
         for cluster in self.clusters.iter_mut().flatten() {
