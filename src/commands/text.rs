@@ -79,7 +79,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// Renders the answer of `poll_status` or `cancel_job`: how the job is, and below why, where its output is, and its cost.
 pub(super) fn job(answer: &Value) -> String {
-    let first = first_line(answer);
+    let first = for_person(&first_line(answer));
     let is_new = |text: &&str| !first.contains(text.trim_end_matches('.'));
     let why = answer["failure"]["what"].as_str().filter(is_new);
     let left = time_left(answer["progress"]["seconds_left"].as_f64());
@@ -88,6 +88,7 @@ pub(super) fn job(answer: &Value) -> String {
     let fields = [
         ("why", why),
         ("advice", answer["failure"]["advice"].as_str()),
+        ("log", answer["failure"]["last_lines"].as_str()),
         ("left", left.as_deref()),
         ("output", answer["output_dir"].as_str()),
         ("saved", answer["last_checkpoint"].as_str()),
@@ -121,11 +122,11 @@ pub(crate) fn first_line(answer: &Value) -> String {
     let field = |name: &str| answer[name].as_str().filter(|text| !text.is_empty());
     let sentence = field("error").or_else(|| field("message"));
     let parts: Vec<&str> = field("status").into_iter().chain(sentence).collect();
-    for_person(&parts.join(": "))
+    parts.join(": ")
 }
 
 fn labelled(label: &str, text: &str) -> String {
-    format!("{label:8}{text}\n")
+    format!("{label:8}{}\n", text.replace('\n', "\n        "))
 }
 
 #[cfg(test)]

@@ -330,7 +330,7 @@ impl PromptText {
                 | ("resources", "cloud" | "accelerators" | "use_spot", _) => {}
                 ("config", "working_dir", Value::String(folder)) => {
                     let home = dirs::home_dir().filter(|it| it.starts_with(expand_home(folder)));
-                    let home = home.map_or("", |_| " (your whole home folder)");
+                    let home = home.map_or("", |_| " (with your whole home folder)");
                     self.field("Working folder", &format!("{folder}{home}"));
                 }
                 ("config", "file_mounts", Value::Object(mounts)) => {

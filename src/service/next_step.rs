@@ -126,7 +126,7 @@ pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Du
     if is_lost {
         return "Tell the user; cancel_job saves the remaining time.".to_owned();
     }
-    if is_stalled {
+    if is_stalled || news.is_some() {
         return "Tell the user; get_job_logs shows where it stands, and cancel_job ends it."
             .to_owned();
     }

@@ -56,6 +56,13 @@ cost    about $3.20
 }
 
 #[test]
+fn failed_job_without_a_cause_shows_the_end_of_its_log() {
+    let answer = json!({"status": "failed", "message": "`run` failed after 1 s: exit code 4", "failure": {"last_lines": "hi\nbye"}});
+    let page = "failed: `run` failed after 1 s: exit code 4\nlog     hi\n        bye\n";
+    assert_eq!(job(&answer), page);
+}
+
+#[test]
 fn log_without_lines_is_no_line() {
     for (logs, unfinished, shown) in [("", "", ""), ("", "half", "half"), ("a", "b", "a\nb")] {
         assert_eq!(log(&json!({"logs": logs, "unfinished": unfinished})), shown);

@@ -17,6 +17,11 @@ use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
 use crate::text::patterns::Patterns;
 
+/// The keys of a job config that decide what runs here, or that a message names.
+const USED: &str = "name user resources num_nodes working_dir envs setup run";
+/// The most of its other keys that are warned of.
+const MAX_OTHERS: usize = 10;
+
 pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
         plan: SupervisorPlan {
@@ -177,8 +182,12 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         ("cluster_name", !spec.identity.cluster.is_empty()),
     ];
     let in_call = in_call.into_iter().filter(|(_, is_set)| *is_set);
-    let names = "file_mounts storage_mounts secrets accelerators use_spot infra any_of workdir";
+    let names = "accelerators use_spot infra any_of";
     let names = names.split(' ').filter(is_in_config);
+    // `env` in place of `envs` would go unseen.
+    let others = document.keys().map(String::as_str);
+    let others = others.filter(|name| spec.config.is_job && !USED.split(' ').any(|it| it == *name));
+    let names = names.chain(others.filter(is_in_config).take(MAX_OTHERS));
     let ignored: BTreeSet<&str> = names.chain(in_call.map(|(name, _)| name)).collect();
     let ignored = ignored
         .into_iter()

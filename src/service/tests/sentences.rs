@@ -75,6 +75,7 @@ fn bad_news_comes_first() {
             "{text}"
         );
     }
+    assert!(next(&running(), &observed(&grown), None).starts_with("Tell the user"));
     let stalled = Observation {
         stalled: Some(Stall {
             silent: Duration::from_secs(7 * 3600),

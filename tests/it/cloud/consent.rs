@@ -232,7 +232,7 @@ fn question_shows_all_that_decides() {
     );
     for line in [
         &format!(
-            "Working folder: {} (your whole home folder)",
+            "Working folder: {} (with your whole home folder)",
             world.home.root().display()
         ),
         "config.user: root",

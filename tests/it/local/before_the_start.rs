@@ -72,7 +72,7 @@ fn ignored_options_are_named() {
     );
     home.write(
         "sky.yaml",
-        "workdir: .\nresources: {infra: aws/us-east-1, any_of: [{accelerators: T4}]}\nrun: 'true'\n",
+        "workdir: .\nenv: {A: b}\nresources: {infra: aws/us-east-1, any_of: [{accelerators: T4}]}\nrun: 'true'\n",
     );
     home.write(
         "plain.yaml",
@@ -114,7 +114,7 @@ fn ignored_options_are_named() {
     assert_eq!(warnings.len(), 6, "{warnings:?}");
 
     let preview = server.run("sky.yaml", dry.clone()).ok();
-    for word in ["`infra`", "`any_of`", "`workdir`", "cloud `aws`"] {
+    for word in ["`infra`", "`any_of`", "`workdir`", "`env`", "cloud `aws`"] {
         assert!(
             preview["message"].as_str().unwrap().contains(word),
             "{word}"
