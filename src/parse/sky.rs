@@ -171,14 +171,18 @@ pub(crate) fn refused_teardown(cluster: &str, output: &str) -> Option<JobError> 
         return None;
     }
     if text.contains("Cluster(s) not found") {
-        let error = JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"));
-        return Some(error.with_hint("call list_jobs for the clusters it knows"));
+        return Some(no_such_cluster(cluster));
     }
     let mut lines = text.lines();
     lines.find(|line| line.starts_with("Stopping ") && line.ends_with("skipped."))?;
     let reason = one_line(lines.next().unwrap_or_default());
     let error = format!("cluster {cluster} cannot be stopped: {reason}");
     Some(JobError::failed(error).with_hint("call down_cluster to delete it"))
+}
+
+pub(crate) fn no_such_cluster(cluster: &str) -> JobError {
+    JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"))
+        .with_hint("call list_jobs for the clusters it knows")
 }
 
 /// Returns `true` when `sky autostop` did what it was asked to, or found no such cluster. It exits 0 in any case.

@@ -208,7 +208,9 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         }
     } else {
         let (cluster, resources) = (&plan.cluster, &config["resources"]);
-        let (is_new, is_spot) = (spec.identity.cluster.is_empty(), may_be_spot(resources));
+        // Of SkyPilot's clusters alone it is known if they are there.
+        let is_new = plan.autostop.is_some() && launch.cluster.is_none();
+        let is_spot = may_be_spot(resources);
         text.field("Cloud", &spec.identity.cloud);
         let new = if is_new { "a new one, " } else { "" };
         text.field("Cluster", &format!("{new}{cluster}"));

@@ -13,7 +13,7 @@ use crate::launcher::{
 };
 use crate::parse;
 use crate::parse::prices::CostReport;
-use crate::parse::sky::{Cluster, Queue, QueuedJob, is_controller, named};
+use crate::parse::sky::{Cluster, Queue, QueuedJob, is_controller, named, no_such_cluster};
 use crate::text::join_names;
 
 /// The answers to one query of queues, and to those of clusters and costs that were asked at the same time.
@@ -63,7 +63,13 @@ impl Survey {
             launch,
             found: Found::NotListed,
         };
-        job.found = job.find();
+        job.found = match job.find() {
+            // It may never have been there.
+            Found::Gone if identity.job_id.is_empty() => {
+                Found::Unknown(no_such_cluster(&identity.cluster))
+            }
+            found => found,
+        };
         if let (Found::Gone | Found::Recreated | Found::NotListed, Some(launch)) =
             (&job.found, launch)
             && let Some(error) = launch.other_place(&self.backend.place())
@@ -338,10 +344,6 @@ impl<'s> SurveyedJob<'s> {
 
     fn gone(&self) -> String {
         let cluster = &self.identity.cluster;
-        if self.identity.job_id.is_empty() {
-            // It may never have been there.
-            return format!("there is no cluster {cluster}, and nothing is known of a job on it");
-        }
         let other = match self.found {
             Found::Recreated => "; another cluster has its name now",
             _ => "",

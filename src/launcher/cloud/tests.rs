@@ -908,6 +908,14 @@ mod surveys {
         onto_anothers.start.is_anothers = true;
         let survey = survey("{}", "[]");
         assert!(survey.job(&job, Some(&onto_anothers)).status().is_err());
+        // Of a job that was not launched here, nobody knows that its cluster was there.
+        let named = JobIdentity {
+            job_id: String::new(),
+            ..job
+        };
+        let error = survey.job(&named, None).status().unwrap_err();
+        assert!(error.is_not_found(), "{error}");
+        assert!(survey.job(&named, None).check_id().is_err());
     }
 
     #[test]

@@ -444,6 +444,10 @@ fn existing_cluster_is_described() {
         assert!(question.contains(line), "{line}: {question}");
     }
     nothing_was_started(&world, &answer);
+    // A name that is misspelt makes a cluster.
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "cluster_name": "dve" }));
+    let (question, _) = client.answers(&mut server, "run_job", launch, "decline", || {});
+    assert!(question.contains("Cluster: a new one, dve\n"), "{question}");
 }
 
 #[test]
