@@ -23,6 +23,7 @@
 //! | change | file |
 //! |---|---|
 //! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/survey.rs` |
+//! | what is told of a cluster's price and end | `launcher/cloud/clusters.rs` |
 //! | a question to SkyPilot, or a change | `launcher/cloud/backend.rs`, the trait of both cloud launchers; its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/requests.yaml`; the API server: `launcher/skypilot/api.rs` |
 //! | a new cloud | `clouds` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
 //! | a fact of a job that its launcher knows | `JobDetails` in `launcher.rs`; of a cluster: `ClusterInfo` in `launcher/offer.rs` |

@@ -4,6 +4,7 @@ mod autostop;
 mod backend;
 mod changes;
 mod claims;
+mod clusters;
 mod launch;
 mod launch_dir;
 mod list;
@@ -36,12 +37,13 @@ use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file, merge_queues};
 pub(super) use changes::Change;
 use changes::mark_answered;
+pub(crate) use clusters::idle_end;
+use clusters::{cloud_of, cost_note, is_stopped};
 use launch::{STEP, remove_staged};
 use launch_dir::{Launch, START};
 use price::Prices;
-pub(crate) use survey::idle_end;
 pub(super) use survey::no_such_job;
-use survey::{Found, Survey, cloud_of, cost_note, is_stopped};
+use survey::{Found, Survey};
 
 pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,

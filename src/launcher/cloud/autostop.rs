@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::clusters::{can_stop, stays_up};
 use super::survey::Found;
 use super::{Change, CloudLauncher, failure_text};
 use crate::error::{JobError, Result};
@@ -17,20 +18,6 @@ use crate::process::supervisor::Epilogue;
 const DEFAULT_MINUTES: u32 = 60;
 /// SkyPilot reaches the cluster: 18 s on an idle machine.
 const TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Tells if this cloud, by Oumi's name, can stop a cluster: the others delete it.
-pub(super) fn can_stop(cloud: &str, is_spot: bool) -> bool {
-    match cloud {
-        "gcp" => true,
-        "aws" | "azure" | "nebius" => !is_spot,
-        _ => false,
-    }
-}
-
-/// Tells if an idle cluster of this cloud, by Oumi's name, stays up whatever autostop it has: SkyPilot 0.12 accepts one there.
-pub(super) fn stays_up(cloud: &str) -> bool {
-    cloud == "sky-slurm"
-}
 
 impl CloudLauncher {
     /// Adds the autostop of the cluster to a plan: what the user is shown of it, and the run of `sky` that sets it where Oumi does

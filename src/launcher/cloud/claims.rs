@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
 use super::launch_dir::{ClusterBefore, Launch, Verdict, number, seconds};
 use crate::parse::sky::{Cluster, QueuedJob};
 
@@ -11,43 +9,6 @@ use crate::parse::sky::{Cluster, QueuedJob};
 const RECREATION: Duration = Duration::from_secs(60);
 /// The most that the clock of SkyPilot's API server may be behind ours.
 const MAX_SKEW: Duration = Duration::from_secs(300);
-
-/// What tells a job apart from another that has its id on a cluster of its name, which was made again meanwhile. All of it is as
-/// SkyPilot gave it: the clocks of this machine and of the cluster differ.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct JobMark {
-    pub(super) cluster_hash: Option<String>,
-    pub(super) submitted_at: Option<f64>,
-    /// Names the launch, to the microsecond. Empty where SkyPilot does not tell it.
-    pub(super) log_path: String,
-}
-
-impl JobMark {
-    /// The mark of a job on the cluster with this hash. `None` where it would tell nothing apart.
-    pub(super) fn of(job: &QueuedJob, cluster_hash: Option<&str>) -> Option<Self> {
-        let mark = Self {
-            cluster_hash: cluster_hash.map(ToOwned::to_owned),
-            submitted_at: job.submitted_at,
-            log_path: job.log_path.clone(),
-        };
-        (mark.cluster_hash.is_some() || mark.submitted_at.is_some()).then_some(mark)
-    }
-
-    pub(super) fn fits(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
-        // A time that was written and read again may differ in its last digit.
-        let is_near = |(one, other): (f64, f64)| (one - other).abs() < 0.001;
-        let times = self.submitted_at.zip(job.submitted_at);
-        let paths = [&self.log_path, &job.log_path];
-        times.is_none_or(is_near)
-            && (paths[0] == paths[1] || paths.iter().any(|path| path.is_empty()))
-            && self.is_of_cluster(cluster_hash) != Some(false)
-    }
-
-    /// Tells whether a cluster is the job's own; `None` where one of the hashes is not known.
-    pub(super) fn is_of_cluster(&self, cluster_hash: Option<&str>) -> Option<bool> {
-        Some(self.cluster_hash.as_deref()? == cluster_hash?)
-    }
-}
 
 impl Launch {
     /// Tells whether a job may have come onto the cluster with this launch, or after it: by its name, its run or the id that was

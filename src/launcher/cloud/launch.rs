@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::CloudLauncher;
-use super::claims::{JobMark, find_job};
-use super::launch_dir::{ClusterBefore, Launch, LaunchStart, START, Verdict, number, read_json};
-use super::survey::{Found, Survey, cloud_of};
+use super::claims::find_job;
+use super::clusters::cloud_of;
+use super::launch_dir::{
+    ClusterBefore, JobMark, Launch, LaunchStart, START, Verdict, number, read_json,
+};
+use super::survey::{Found, Survey};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{

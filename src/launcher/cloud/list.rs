@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use chrono::DateTime;
 use futures::future::join_all;
 
+use super::clusters::{cloud_of, cost_note};
 use super::launch_dir::{COMPLETION_WINDOW, Launch, seconds};
-use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
+use super::survey::{Found, Survey, is_over};
 use super::{Change, CloudLauncher, mark_answered};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::survey::{cloud_of, idle_end, is_stopped};
+use super::clusters::{cloud_of, idle_end, is_stopped};
 use super::{CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;

@@ -1,16 +1,12 @@
 //! The answers of SkyPilot or Oumi about clusters and their queues, and what they say of a job.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::CloudBackend;
-use super::autostop::{can_stop, stays_up};
-use super::claims::JobMark;
-use super::launch_dir::{Launch, number, seconds};
+use super::clusters::{cloud_of, cost_note, ends_by_itself, is_stopped, price_times_time};
+use super::launch_dir::{JobMark, Launch, number};
 use crate::error::{ErrorKind, JobError, Result};
-use crate::launcher::{
-    ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, check_cloud, oumi_cloud, status,
-};
+use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, check_cloud, status};
 use crate::parse;
 use crate::parse::prices::CostReport;
 use crate::parse::sky::{Cluster, Queue, QueuedJob, is_controller, named, no_such_cluster};
@@ -393,77 +389,4 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
         identity.cluster, identity.cloud, identity.oumi_job_id
     ))
     .with_hint("call list_jobs for the jobs it has")
-}
-
-/// Tells if the machines of a cluster are stopped: they cost nothing, and an autostop has nothing left to do.
-pub(super) fn is_stopped(cluster: &Cluster) -> bool {
-    cluster.status == "STOPPED"
-}
-
-impl JobDetails {
-    pub(super) fn add_cluster(&mut self, cluster: &Cluster) {
-        let is_billed = !is_stopped(cluster);
-        self.hourly_price = cluster.hourly_price.filter(|_| is_billed);
-        self.cluster = Some(ClusterDetails {
-            cluster_status: cluster.status.clone(),
-            autostop_minutes: cluster.autostop_minutes.filter(|_| is_billed),
-        });
-    }
-}
-
-/// The cloud of a cluster, by Oumi's name.
-pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
-    cluster.cloud.as_deref().map(oumi_cloud)
-}
-
-/// Tells if an idle cluster ends by itself: an autostop that SkyPilot has accepted need not happen.
-fn ends_by_itself(cluster: &Cluster) -> bool {
-    let stays = cloud_of(cluster).is_some_and(|cloud| stays_up(&cloud));
-    cluster.autostop_minutes.is_some() && !stays
-}
-
-/// Says how a cluster that is up ends once it is idle.
-pub(crate) fn idle_end(cluster: &Cluster) -> String {
-    match cluster.autostop_minutes {
-        Some(_) if !ends_by_itself(cluster) => {
-            "does not end by itself, whatever its autostop says".to_owned()
-        }
-        Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
-        Some(minutes) => format!("stops itself after {minutes} idle minutes"),
-        None => "does not stop by itself".to_owned(),
-    }
-}
-
-/// Says what a cluster that is not stopped costs, and how it ends.
-pub(super) fn cost_note(cluster: &Cluster) -> String {
-    let price = cluster.hourly_price;
-    let price = price.map_or_else(String::new, |price| format!(" at ${price:.2} an hour"));
-    let cloud = cluster.cloud.as_deref().unwrap_or("of an unknown cloud");
-    let (name, status) = (&cluster.name, &cluster.status);
-    if status != "UP" {
-        return format!(
-            "cluster {name} ({cloud}) is {status} and may cost money{price}; down_cluster deletes it"
-        );
-    }
-    let stop = match cloud_of(cluster).is_some_and(|cloud| can_stop(&cloud, cluster.is_spot)) {
-        true => "stop_cluster stops it, ",
-        false => "",
-    };
-    format!(
-        "cluster {name} ({cloud}) is still up{price} and {}; {stop}down_cluster deletes it",
-        idle_end(cluster)
-    )
-}
-
-fn price_times_time(cluster: &Cluster, jobs: &[QueuedJob]) -> Option<String> {
-    let (price, since) = cluster.hourly_price.zip(cluster.launched_at)?;
-    let hours = (seconds(SystemTime::now()) - since).max(0.0) / 3600.0;
-    // It is the time of the newest launch onto the cluster.
-    let is_older = |job: &QueuedJob| job.submitted_at.is_some_and(|at| at < since);
-    let least = if jobs.iter().any(is_older) {
-        "at least "
-    } else {
-        ""
-    };
-    (cluster.status == "UP").then(|| format!("{least}${:.2} (price × time)", price * hours))
 }

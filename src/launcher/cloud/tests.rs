@@ -534,7 +534,8 @@ async fn job_id_without_a_cluster_asks_for_the_cluster() {
 
 mod claims {
     use super::*;
-    use crate::launcher::cloud::claims::{JobMark, find_job};
+    use crate::launcher::cloud::claims::find_job;
+    use crate::launcher::cloud::launch_dir::JobMark;
     use crate::launcher::cloud::launch_dir::{ClusterBefore, LaunchStart};
 
     fn job(id: &str, submitted_at: f64) -> QueuedJob {
@@ -760,10 +761,11 @@ mod claims {
 
 mod surveys {
     use super::*;
-    use crate::launcher::cloud::survey::{Survey, cost_note};
+    use crate::launcher::cloud::clusters::cost_note;
+    use crate::launcher::cloud::survey::Survey;
     use crate::launcher::oumi::Oumi;
     use crate::launcher::skypilot::SkyPilot;
-    use crate::launcher::{cloud::claims::JobMark, status};
+    use crate::launcher::{cloud::launch_dir::JobMark, status};
     use crate::parse::prices::{ClusterCost, CostReport};
     use crate::parse::sky;
 
