@@ -25,6 +25,8 @@ use termination::{cancel, end_by_hand};
 pub(crate) const LOCAL: &str = "local";
 /// The advice while processes have time to end by themselves.
 const WAIT_FOR_END: &str = "Call poll_status with wait_seconds=30.";
+const ASKED_TO_STOP: &str =
+    "it was asked to stop, and may be saving a checkpoint; cancel_job with force=true kills it";
 /// The age of a log from which on another container of this name is held for an earlier start of this one.
 const CONTAINER_SILENCE: Duration = Duration::from_mins(10);
 
@@ -188,10 +190,7 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::running();
     let (message, next) = match dir.termination_request()? {
         Some(Termination::Forced) => ("it is being killed", Some(WAIT_FOR_END)),
-        Some(Termination::Graceful) => (
-            "it was asked to stop, and may be saving a checkpoint; cancel_job with force=true kills it",
-            Some(WAIT_FOR_END),
-        ),
+        Some(Termination::Graceful) => (ASKED_TO_STOP, Some(WAIT_FOR_END)),
         None if dir.exists()? => return Ok(status),
         None => (
             "its folder was removed, so its log is gone; cancel_job ends it",
@@ -224,6 +223,12 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
         _ => format!("{processes} processes that it started still run"),
     };
     let mut status = running_status(dir)?;
+    if record.timed_out {
+        let message = || format!("its time limit has passed: {ASKED_TO_STOP}");
+        status.message.get_or_insert_with(message);
+        status.details.next = Some(WAIT_FOR_END);
+        return Ok(status);
+    }
     let asked_to = status.message.as_deref();
     let end = asked_to.unwrap_or("cancel_job ends what is left");
     let (step, ended) = (&record.step, record.describe());

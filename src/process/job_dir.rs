@@ -58,6 +58,9 @@ pub(crate) struct ExitRecord {
     /// Processes that the step started lived on when this was written. The supervisor writes it again once they have ended.
     #[serde(default)]
     pub(crate) processes_left: bool,
+    /// The time limit ended the step.
+    #[serde(default)]
+    pub(crate) timed_out: bool,
     /// RFC 3339, in UTC.
     pub(crate) ended_at: String,
 }
@@ -83,6 +86,13 @@ impl ExitRecord {
         Self {
             error: Some(error.to_owned()),
             ..Self::now(step)
+        }
+    }
+
+    pub(crate) fn timed_out(step: &str, error: &str) -> Self {
+        Self {
+            timed_out: true,
+            ..Self::not_started(step, error)
         }
     }
 

@@ -278,7 +278,8 @@ impl Output {
         let newest =
             |counts: &dyn Fn(&Path) -> bool| newest_checkpoint(dir, counts).filter(|_| !is_shared);
         let checkpoint = newest(&|checkpoint| is_whole(checkpoint) && counts(checkpoint));
-        dir.is_dir().then(|| Self {
+        // That of an inference is a file.
+        dir.exists().then(|| Self {
             dir: dir.to_owned(),
             cut: newest(&counts).filter(|newest| checkpoint.as_ref() != Some(newest)),
             checkpoint,
@@ -322,7 +323,9 @@ mod tests {
         }
         let read = || Output::read(home.path(), None, false).unwrap();
         let state = home.path().join("checkpoint-9/trainer_state.json");
-        std::fs::write(state, "{}").unwrap();
+        std::fs::write(&state, "{}").unwrap();
+        // The output of an inference is a file.
+        assert_eq!(Output::read(&state, None, false).unwrap().dir, state);
         assert_eq!(read().checkpoint.as_deref(), Some("checkpoint-9"));
         assert_eq!(read().cut.as_deref(), Some("checkpoint-10"));
         // VERL's have another form.

@@ -439,14 +439,21 @@ fn pending_call_is_answered_at_end_of_input() {
 #[test]
 fn time_limit_ends_the_whole_tree_without_a_server() {
     let (home, mut server) = Server::in_new_home();
-    let run = "mkdir pids; setsid sh -c 'echo $$ > pids/escaped; exec sleep 300' & echo $$ > pids/main; sleep 300";
+    let run = "mkdir pids; setsid sh -c 'echo $$ > pids/escaped; exec sleep 300' & echo $$ > pids/main; \
+               trap 'until [ -e saved ]; do sleep 0.1; done; exit' TERM; sleep 300 & wait";
     let job_id = server.submit(home.job(run), json!({ "max_hours": 0.0011 }));
     let pids = home.pids(2);
     server.kill_9();
+    let mut server = Server::start(&home);
+    wait_until("it is said to be saving", || {
+        let status = server.poll(&job_id);
+        let message = status["message"].as_str().unwrap();
+        message.contains("limit has passed") && message.contains("may be saving")
+    });
+    home.write("saved", "");
     wait_until("nothing of it is left", || {
         !pids.iter().any(|pid| alive(*pid))
     });
-    let mut server = Server::start(&home);
     let status = server.wait_done(&job_id);
     assert_eq!(status["state"], "FAILED");
     assert_eq!(status["failure"]["cause"], "time_limit", "{status}");
