@@ -27,7 +27,7 @@ use crate::serve::wire;
 use crate::service::requests::{ListRequest, StatusFilter};
 use crate::service::{JobService, setting_problems};
 use crate::settings::data_dir::DataDir;
-use crate::text::clean_controls;
+use crate::text::{clean_controls, join_names};
 
 /// The timeout of a program: the first run of `sky` starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -128,7 +128,11 @@ async fn checks(wired: Result<JobService, Box<dyn Error + Send + Sync>>, cli: &C
     let settings = settings.map(|it| Check::new("settings", Err(it), Warning));
     let mut checks = vec![Check::new("server", own, Failure)];
     checks.extend(settings.chain(oumi).chain(sky));
-    checks.push(Check::new("data", data_folder(), Failure));
+    let data = DataDir::from_environment().and_then(|data_dir| {
+        data_dir.check()?;
+        Ok(data_dir.registry().display().to_string())
+    });
+    checks.push(Check::new("data", data, Failure));
     checks.extend(jobs);
     checks
 }
@@ -177,15 +181,14 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
     let clusters = clusters
         .map_err(|error| error.context("which clusters are up, and may cost money, is not known"));
-    let server = info.as_ref().ok();
-    let server = server.map(|(info, _)| ("sky api", api_server(&info.stdout)));
-    let mut found = vec![("sky", info.map(|(_, found)| found))];
-    found.extend(server);
-    found.push(("clouds", enabled.and_then(|output| clouds(&output.stdout))));
-    found.push(("clusters", clusters));
-    let checks = found.into_iter();
-    let checks = checks.map(|(name, found)| Check::new(name, found, Warning));
-    checks.collect()
+    let clouds = enabled.and_then(|output| clouds(&output.stdout));
+    let server = info.as_ref().map(|(info, _)| api_server(&info.stdout));
+    let server = server.ok();
+    let mut checks = vec![Check::new("sky", info.map(|(_, found)| found), Warning)];
+    checks.extend(server.map(|server| Check::new("sky api", server, Warning)));
+    checks.push(Check::new("clouds", clouds, Warning));
+    checks.push(Check::new("clusters", clusters, Warning));
+    checks
 }
 
 /// Checks SkyPilot's API server by what `sky` has printed of it. That run has written the user's id, which asking it needs.
@@ -215,7 +218,8 @@ fn clouds(printed: &str) -> Result<String> {
         let error = JobError::failed("no cloud is enabled in SkyPilot");
         return Err(error.with_hint("`sky check` says what each cloud needs"));
     }
-    Ok(format!("enabled in SkyPilot: {}", clouds.join(", ")))
+    let clouds = join_names(clouds.iter().map(String::as_str));
+    Ok(format!("enabled in SkyPilot: {clouds}"))
 }
 
 fn clusters_up(status: &str) -> Result<String> {
@@ -230,12 +234,6 @@ fn clusters_up(status: &str) -> Result<String> {
         0 => "none is up".to_owned(),
         count => format!("{count} up, and may cost money: {}", up.join("; ")),
     })
-}
-
-fn data_folder() -> Result<String> {
-    let data_dir = DataDir::from_environment()?;
-    data_dir.check()?;
-    Ok(data_dir.registry().display().to_string())
 }
 
 /// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones: it names what runs without a record too.

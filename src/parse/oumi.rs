@@ -1,5 +1,4 @@
-//! Reads what `oumi launch` prints. There is no JSON, so sentences and tables are read. The server runs `oumi` with
-//! `COLUMNS=4096`, so that no sentence is wrapped.
+//! Reads what `oumi launch` prints: sentences and tables, since it has no JSON. It is run with `COLUMNS=4096`, which wraps none.
 
 use std::collections::BTreeSet;
 
@@ -66,8 +65,7 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().filter(|_| items.next().is_none())
 }
 
-/// Removes the colours of a line; `None` where it has other control characters, by which a script could write over the words of
-/// the launcher.
+/// Removes the colours of a line; `None` where it has other controls, by which a script could write over the launcher's words.
 fn plain(line: &str) -> Option<String> {
     let plain = without_colours(line)?;
     (!plain.contains(char::is_control)).then_some(plain)
@@ -115,10 +113,9 @@ pub(crate) fn log_lines(output: &str) -> String {
 }
 
 fn box_title(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let (_, title) = line.split_once("Cluster: ")?;
-    let title = title.split_whitespace().next()?;
-    line.starts_with(['╭', '+']).then_some(title)
+    let top = line.trim_start().strip_prefix(['╭', '+'])?;
+    let (_, title) = top.split_once("Cluster: ")?;
+    title.split_whitespace().next()
 }
 
 /// Returns the cells of a row of a table in a box. Rich draws `|` on terminals without box characters.

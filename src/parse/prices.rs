@@ -1,5 +1,4 @@
-//! Reads SkyPilot's prices: its catalog of machines with accelerators, its report of what clusters have cost, and the table of
-//! choices that it prints at a launch.
+//! Reads SkyPilot's prices: its catalog of machines, its report of what clusters have cost, and the table that a launch prints.
 
 use std::collections::BTreeMap;
 

@@ -9,6 +9,8 @@ pub(super) const MAX_LINE: usize = 500;
 /// Bytes of the end of an output that are read: room for a traceback of several parts.
 const TAIL_BYTES: usize = 256 * 1024;
 
+const ERROR: &str = "Error: ";
+
 /// Printed by Oumi below every traceback.
 const FOOTER: [&str; 2] = [
     "If you believe this is a bug",
@@ -18,19 +20,19 @@ const FOOTER: [&str; 2] = [
 /// Printed by each of Oumi's ssh calls to Slurm; never the reason of a failure.
 const NOISE: &str = "Pseudo-terminal will not be allocated because stdin is not a terminal.";
 
-/// Finds the reason of a failure in the output of a launcher (stdout, stderr or both): the last line of a traceback, an
-/// `Error: …`, or SkyPilot's own `Reason: …`.
+/// Finds the reason of a failure in the output of a launcher: the end of a traceback, an `Error: …`, or SkyPilot's `Reason: …`.
 pub(crate) fn failure_reason(output: &str) -> Option<String> {
     let text = strip_escapes(end_of(output, TAIL_BYTES));
     let lines: Vec<&str> = text.lines().collect();
-    [exception(&text, &lines), error(&lines)]
-        .into_iter()
-        .flatten()
-        .max_by_key(|(line, _)| *line)
-        .map(|(_, reason)| reason)
-        .or_else(|| skypilot_reason(&lines))
-        .map(|reason| one_line(&reason))
-        .filter(|reason| !reason.is_empty())
+    let exceptions = traceback::exceptions(&traceback::lines(&text));
+    let exception = exceptions.last().map(|last| last.at);
+    // Of Oumi, click or SkyPilot.
+    let error = lines.iter().rposition(|line| line.starts_with(ERROR));
+    let reason = match exception.max(error) {
+        Some(at) => paragraph(lines[at], &lines[at + 1..]),
+        None => skypilot_reason(&lines)?.to_owned(),
+    };
+    Some(one_line(&reason)).filter(|reason| !reason.is_empty())
 }
 
 /// Returns the last line with a letter or digit, without the marks and prefixes of Oumi and SkyPilot.
@@ -51,51 +53,36 @@ pub(super) fn one_line(text: &str) -> String {
     shorten(&words.join(" "), MAX_LINE).into_owned()
 }
 
-/// Finds the exception that ended the program, the module left out: `RuntimeError: Job 77 not found.`
-fn exception(text: &str, lines: &[&str]) -> Option<(usize, String)> {
-    let exceptions = traceback::exceptions(&traceback::lines(text));
-    let at = exceptions.last()?.at;
-    let first = unqualified(lines[at].trim()).to_owned();
-    Some((at, paragraph(first, &lines[at + 1..])))
-}
-
-/// Removes the module before the name of an exception.
+/// Removes the module before the name of an exception: `RuntimeError: Job 77 not found.`
 fn unqualified(text: &str) -> &str {
     let name = text.split(':').next().unwrap_or(text);
     &text[name.rfind('.').map_or(0, |dot| dot + 1)..]
 }
 
-/// Finds the last `Error: …` of Oumi, click or SkyPilot.
-fn error(lines: &[&str]) -> Option<(usize, String)> {
-    let at = lines.iter().rposition(|line| line.starts_with("Error: "))?;
-    let message = lines[at].strip_prefix("Error: ")?.to_owned();
-    Some((at, paragraph(message, &lines[at + 1..])))
-}
-
 /// Finds SkyPilot's own word for what went wrong, where it raised nothing.
-fn skypilot_reason(lines: &[&str]) -> Option<String> {
-    let marked = |line: &&str| {
-        let mut marks = ["Reason: ", "ERROR: ", "⨯ "].iter();
-        let reason = marks.find_map(|mark| line.trim().strip_prefix(mark))?;
-        Some(match names_exception(reason) {
-            true => unqualified(reason).to_owned(),
-            false => reason.to_owned(),
-        })
-    };
-    lines.iter().rev().find_map(marked)
+fn skypilot_reason<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let mut lines = lines.iter().rev().map(|line| line.trim());
+    let marks = ["Reason: ", "ERROR: ", "⨯ "];
+    let reason = lines.find_map(|line| marks.iter().find_map(|mark| line.strip_prefix(mark)))?;
+    Some(match names_exception(reason) {
+        true => unqualified(reason),
+        false => reason,
+    })
 }
 
-/// Joins `first` and the lines below it, up to the end of the paragraph.
-fn paragraph(first: String, below: &[&str]) -> String {
+/// Joins a line that names an error and the lines below it, up to the end of the paragraph.
+fn paragraph(first: &str, below: &[&str]) -> String {
     let ends = |line: &str| {
         line.trim().is_empty()
             || is_footer(line)
             || traceback::is_between(line)
-            || line.starts_with("Error: ")
+            || line.starts_with(ERROR)
             || line == "\"\"\""
     };
+    let message = first.strip_prefix(ERROR);
+    let first = message.unwrap_or_else(|| unqualified(first.trim()));
     let below = below.iter().take_while(|line| !ends(line));
-    below.fold(first, |text, line| text + " " + line)
+    below.fold(first.to_owned(), |text, line| text + " " + line)
 }
 
 fn is_footer(line: &str) -> bool {

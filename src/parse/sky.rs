@@ -10,9 +10,8 @@ use super::{Row, is_name_char, split_json};
 use crate::error::{JobError, Result};
 use crate::text::{from_yaml, split_skypilot_prefix, strip_escapes};
 
-/// The jobs of the queried clusters, newest first, from `sky queue -o json`, which exits 0 in any case. An error has SkyPilot's reason
-/// why the queue of a cluster could not be read: of kind `NotFound` where there is no such cluster (any more), `Unavailable` where it
-/// is being set up, or stopped.
+/// The jobs of the queried clusters, newest first, from `sky queue -o json`, which exits 0 in any case. An error is SkyPilot's reason why
+/// a queue could not be read: `NotFound` where there is no such cluster (any more), `Unavailable` where it is being set up, or stopped.
 pub(crate) type Queue = BTreeMap<String, Result<Vec<QueuedJob>>>;
 
 /// A job on a cluster. Times are in seconds since 1970.
@@ -88,13 +87,10 @@ pub(crate) fn named<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Clust
 }
 
 /// Reads the clouds of `sky check -o json`, which are named by workspace.
-pub(crate) fn enabled_clouds(stdout: &str) -> Result<Vec<String>> {
+pub(crate) fn enabled_clouds(stdout: &str) -> Result<BTreeSet<String>> {
     let (_, workspaces) = split_json::<BTreeMap<String, BTreeMap<String, Value>>>(stdout)?;
-    let clouds: BTreeSet<String> = workspaces
-        .into_values()
-        .flat_map(BTreeMap::into_keys)
-        .collect();
-    Ok(clouds.into_iter().collect())
+    let clouds = workspaces.into_values().flat_map(BTreeMap::into_keys);
+    Ok(clouds.collect())
 }
 
 /// Reads the output of `sky api info -o json`. Without a server it is a text.
@@ -163,8 +159,7 @@ pub(crate) fn accepted_cancel(output: &str) -> bool {
     strip_escapes(output).contains("Cancelled job ID(s): ")
 }
 
-/// Reads from the stdout and stderr of `sky stop` or `sky down` of one cluster, which exit 0 in any case, that SkyPilot does not do
-/// it.
+/// Reads from the output of `sky stop` or `sky down` of one cluster, which exit 0 in any case, that SkyPilot does not do it.
 pub(crate) fn refused_teardown(cluster: &str, output: &str) -> Option<JobError> {
     let text = strip_escapes(output);
     if text.lines().any(|line| line.ends_with("...done.")) {
@@ -198,7 +193,8 @@ fn queue_failure(cluster: &str, text: &str) -> JobError {
         words.any(|word| word == cluster)
     };
     let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && is_named(line);
-    let reason = reason_or_last_line(text);
+    let reason = failure_reason(text).or_else(|| last_line(text));
+    let reason = reason.unwrap_or_else(|| "no reason was given".to_owned());
     if text.lines().any(says_gone) {
         JobError::not_found(reason)
     } else if text.contains("ClusterNotUpError") {
@@ -216,12 +212,6 @@ pub(crate) fn remedy(output: &str) -> Option<&'static str> {
     let is_said = |said: &str| said.split('|').any(|said| output.contains(said));
     let (_, remedy) = REMEDIES.iter().find(|(said, _)| is_said(said))?;
     Some(remedy)
-}
-
-fn reason_or_last_line(text: &str) -> String {
-    failure_reason(text)
-        .or_else(|| last_line(text))
-        .unwrap_or_else(|| "no reason was given".to_owned())
 }
 
 /// Reads the clusters that did not answer from the lines before the JSON.

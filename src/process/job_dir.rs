@@ -14,6 +14,7 @@ use crate::redact::Redactor;
 use crate::settings::data_dir::{if_found, open_options, open_regular, read_bounded, write_atomic};
 use crate::text::{hours, signal_name};
 
+const LOG: &str = "output.log";
 const LOCK: &str = "lock";
 const EXIT_RECORD: &str = "exit.json";
 pub(super) const PLAN: &str = "plan.json";
@@ -148,11 +149,7 @@ impl JobDir {
 
     /// The file that both output streams of the job are appended to.
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.file("output.log")
-    }
-
-    pub(crate) fn plot_path(&self) -> PathBuf {
-        self.file("loss.png")
+        self.file(LOG)
     }
 
     pub(crate) fn secrets_path(&self) -> PathBuf {
@@ -218,7 +215,7 @@ impl JobDir {
             Termination::Graceful => TERMINATE_REQUEST,
             Termination::Forced => KILL_REQUEST,
         };
-        append_to(&self.file(file)).map(drop)
+        self.open_to_append(file).map(drop)
     }
 
     /// Writes beside a launch that its job is to be cancelled once its id is known, so that the cancel survives the server.
@@ -294,13 +291,14 @@ impl JobDir {
         self.read_json(SUPERVISOR_PID).ok()?
     }
 
-    /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.
+    /// Opens the log to append to. Both streams share the open file, which keeps their order.
     pub(crate) fn open_log(&self) -> io::Result<File> {
-        append_to(&self.log_path())
+        self.open_to_append(LOG)
     }
 
-    pub(crate) fn open_epilogue_log(&self) -> io::Result<File> {
-        append_to(&self.file("epilogue.log"))
+    /// Opens a file to append to, 0600.
+    pub(super) fn open_to_append(&self, name: &str) -> io::Result<File> {
+        open_options().create(true).append(true).open(self.file(name))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
@@ -322,8 +320,4 @@ impl JobDir {
 /// Says that a time limit ended a job. It is in the log of the job too, also on a cloud: there its script prints it.
 pub(crate) fn time_limit_line(seconds: u64) -> String {
     format!("time limit: ended after {}", hours(seconds))
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    open_options().create(true).append(true).open(path)
 }

@@ -286,7 +286,7 @@ impl<'a> Supervisor<'a> {
         };
         for wait in EPILOGUE_WAITS {
             self.limit = Some(Instant::now() + EPILOGUE_LIMIT);
-            let main = self.spawn(&epilogue.argv, self.dir.open_epilogue_log()?)?;
+            let main = self.spawn(&epilogue.argv, self.dir.open_to_append("epilogue.log")?)?;
             if self.wait_for_step("epilogue", main).await?.succeeded() {
                 return match was_killed {
                     true => Ok(()),

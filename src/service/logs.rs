@@ -137,7 +137,7 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
     };
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
     let note = if let Some(picture) = plot::loss(&history) {
-        let path = dir.map(JobDir::plot_path);
+        let path = dir.map(|dir| dir.path().join("loss.png"));
         let written = path.as_deref().map(|path| write_atomic(path, &picture));
         answer.picture = Some(picture);
         if let Some(Err(error)) = written {

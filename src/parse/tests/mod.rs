@@ -200,7 +200,7 @@ fn damaged_captures_cause_no_panic() {
 #[test]
 fn sky_says_what_it_may_use_and_which_server_it_has() {
     let clouds = sky::enabled_clouds(&capture("sky/repro-check").out);
-    assert_eq!(clouds.unwrap(), ["Slurm"]);
+    assert_eq!(clouds.unwrap(), ["Slurm".to_owned()].into());
     let info = sky::api_info(&capture("sky/api-info-json").out).unwrap();
     assert_eq!(info["server"]["status"], "healthy");
     assert_eq!(info["client"]["version"], "0.12.3.post1");
