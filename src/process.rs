@@ -19,8 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
-/// thread takes longer than reading it.
+/// Runs a future on the runtime's threads for files, and holds none while it waits: a hand-over takes longer than reading a file.
 pub(crate) async fn on_file_threads<T: Send + 'static>(future: BoxFuture<'static, T>) -> T {
     let (sender, done) = oneshot::channel();
     run(Box::pin(async move { drop(sender.send(future.await)) })).await;

@@ -44,8 +44,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     name.ends_with("_PAT") || SECRET_NAMES.split(' ').any(|part| name.contains(part))
 }
 
-/// Returns the part of a variable's value that is secret: of a URL only what stands before its `@`, unless the name says that all
-/// of it is.
+/// Returns the secret part of a variable's value: of a URL what stands before its `@`, unless the name says that all of it is.
 pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
     match value.split_once("://") {
         Some((scheme, rest)) if !is_secret_name(name) && !scheme.contains(char::is_whitespace) => {
@@ -117,8 +116,7 @@ impl Redactor {
         2 * self.longest.max(ENVIRONMENT.longest) + 64
     }
 
-    /// Hides the known values, the secrets of this process's own environment, and what looks like a token. No line gets
-    /// longer, but one that is part of a value.
+    /// Hides the known values, those of this process's own environment, and what looks like a token. No other line gets longer.
     pub fn redact(&self, text: &str) -> String {
         if let Some(error) = &self.unreadable {
             return format!(
@@ -182,8 +180,7 @@ impl Redactor {
         }
     }
 
-    /// Finds how many visible bytes at the start of `text` are a value, or the first part of one: those before the place where
-    /// the text breaks off, which `cut` counts.
+    /// Finds how many visible bytes at the start of `text` are a value, or its part before the text breaks off, which `cut` counts.
     fn length_of_value(
         &self,
         known: &BTreeSet<(usize, u64)>,
@@ -305,8 +302,7 @@ fn visible(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
     (bytes, places)
 }
 
-/// Counts the visible bytes before the place where a text breaks off: before `…`, or at its end while it grows. `None` where
-/// its line ends before.
+/// Counts the visible bytes before a text breaks off, at `…` or at its end while it grows. `None` where its line ends before.
 fn first_part(text: &[u8], is_growing: bool) -> Option<usize> {
     let line = text.split(|byte| *byte == b'\n').next()?;
     let cut = memmem::find(line, "…".as_bytes());

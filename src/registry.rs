@@ -47,8 +47,7 @@ impl JobRegistry {
         }
     }
 
-    /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
-    /// and a copy of it is quarantined.
+    /// Returns all records, oldest first. A damaged file is repaired first: its whole records are kept, and a copy is quarantined.
     pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>> {
         let path = self.data_dir.registry();
         let version = match self.known.get(&path) {
@@ -109,8 +108,7 @@ impl JobRegistry {
         .await
     }
 
-    /// Removes records. One that differs by now stays: its id is another job's. `cleanup` runs for each removed one under
-    /// the lock, before a new job can have its id.
+    /// Removes records, but for those that differ by now: their ids are other jobs'. `cleanup` runs before a new job can have the id.
     pub(crate) async fn remove(
         &self,
         unwanted: Vec<JobRecord>,
@@ -134,8 +132,8 @@ impl JobRegistry {
         file::quarantined(&path).map_err(io_error("list", &path))
     }
 
-    /// Reads, changes and writes under the lock. The file is written only where the records differ, or it was damaged. A `change`
-    /// that fails leaves the records as they are.
+    /// Reads, changes and writes under the lock; writes only where the records differ or the file was damaged. A `change` that fails
+    /// leaves the records as they are.
     async fn change<T>(
         &self,
         change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T> + Send,

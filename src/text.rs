@@ -33,8 +33,7 @@ pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &str) -> serde_json::Result<T
     serde_json::from_value(value)
 }
 
-/// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
-/// state, as a progress bar on a terminal does.
+/// Removes escape sequences and other terminal controls. A line that was written over keeps its last state, as on a terminal.
 pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     if !has_control(text) {
         return Cow::Borrowed(text);
@@ -62,8 +61,7 @@ fn has_control(text: &str) -> bool {
     text.as_bytes().iter().any(may_be) && text.contains(is_control)
 }
 
-/// Replaces control characters by `U+FFFD`, apart from newlines and tabs. A mark stays, so that a name with a control
-/// character does not look like another name.
+/// Replaces control characters but newlines and tabs by `U+FFFD`: without a mark a name would look like another one.
 pub(crate) fn clean_controls(text: &str) -> Cow<'_, str> {
     if !has_control(text) {
         return Cow::Borrowed(text);
@@ -71,8 +69,7 @@ pub(crate) fn clean_controls(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.replace("\r\n", "\n").replace(is_control, "\u{fffd}"))
 }
 
-/// Puts a text on one line that reads as it stands: no control characters, and none of those that turn the direction of
-/// writing.
+/// Puts a text on one line that reads as it stands: without control characters and those that turn the direction of writing.
 pub(crate) fn one_line(text: &str) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     let text = text.replace(['\n', '\t'], " ");
@@ -106,8 +103,7 @@ pub(crate) fn join_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Reads the last `max_bytes` bytes of a file, from the start of a line on. A line longer than that comes without its
-/// beginning.
+/// Reads the last `max_bytes` bytes of a file, from the start of a line on where one starts in them.
 pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut file = open_regular(path)?;
     let start = file.metadata()?.len().saturating_sub(max_bytes);

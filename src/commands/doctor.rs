@@ -305,5 +305,4 @@ fn installed_version(program: &Path, package: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "tests/doctor.rs"]
 mod tests;

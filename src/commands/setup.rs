@@ -165,7 +165,6 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
         false => file.to_owned(),
     };
     let old = if_found(read_bounded(&target, MAX_FILE_BYTES)).map_err(unusable)?;
-    let is_there = old.is_some();
     let text = String::from_utf8(old.unwrap_or_default());
     let text = text.map_err(|_| JobError::failed("it is not UTF-8"));
     let new = text.and_then(|text| add_to(client, &text, programs));
@@ -178,13 +177,12 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     };
     let copy = format!("{}.before-{NAME}-{}", target.display(), compact(Utc::now()));
     let write = || -> io::Result<String> {
-        if !is_there {
-            fs::create_dir_all(target.parent().unwrap_or(&target))?;
-            write_atomic(&target, new.as_bytes())?;
+        fs::create_dir_all(target.parent().unwrap_or(&target))?;
+        let copied = if_found(fs::copy(&target, &copy))?;
+        write_atomic(&target, new.as_bytes())?;
+        if copied.is_none() {
             return Ok(String::new());
         }
-        fs::copy(&target, &copy)?;
-        write_atomic(&target, new.as_bytes())?;
         fs::set_permissions(&target, fs::metadata(&copy)?.permissions())?;
         Ok(format!(" The old file is kept as {copy}."))
     };
@@ -226,5 +224,4 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
 }
 
 #[cfg(test)]
-#[path = "tests/setup.rs"]
 mod tests;

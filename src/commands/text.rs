@@ -130,5 +130,4 @@ fn labelled(label: &str, text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests/text.rs"]
 mod tests;

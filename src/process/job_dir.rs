@@ -117,8 +117,7 @@ impl JobDir {
         Self { path: path.into() }
     }
 
-    /// Makes the folder, 0700, and takes its lock, so that the job counts as alive from the first instant on. Fails with
-    /// `AlreadyExists` when the folder is there.
+    /// Makes the folder, 0700, or fails with `AlreadyExists`, and takes its lock: the job counts as alive from the first instant on.
     pub(crate) fn create(path: impl Into<PathBuf>) -> io::Result<(Self, JobLock)> {
         let dir = Self::at(path);
         DirBuilder::new().mode(0o700).create(&dir.path)?;
@@ -192,8 +191,7 @@ impl JobDir {
         plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
     }
 
-    /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`
-    /// where there is such a file.
+    /// Writes a new file, 0600, or fails with `AlreadyExists`. It is not synced: a crash of the machine ends the job too.
     pub(crate) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let mut options = open_options();
         let new = options.create_new(true).write(true);
@@ -252,10 +250,8 @@ impl JobDir {
         if_found(fs::remove_file(self.file(EPILOGUE))).map(drop)
     }
 
-    /// Reads the fingerprints of the secret values that the job was given.
-    ///
-    /// Each folder is made with them and with its lock. One with its lock alone is an error: which values are secret is not known
-    /// any more.
+    /// Reads the fingerprints of the secret values that the job was given. Each folder is made with them and with its lock: beside a
+    /// lock they were removed, and which values are secret is not known any more.
     pub(crate) fn secrets(&self) -> io::Result<Redactor> {
         match self.read_json(SECRETS)? {
             Some(secrets) => Ok(secrets),
@@ -298,7 +294,10 @@ impl JobDir {
 
     /// Opens a file to append to, 0600.
     pub(super) fn open_to_append(&self, name: &str) -> io::Result<File> {
-        open_options().create(true).append(true).open(self.file(name))
+        open_options()
+            .create(true)
+            .append(true)
+            .open(self.file(name))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {

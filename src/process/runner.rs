@@ -76,20 +76,16 @@ impl Cli {
             Some(deadline) => tokio::time::timeout_at(deadline, waiting).await,
             None => Ok(waiting.await),
         };
-        let Ok(finished) = waited else {
-            let waited = match started.elapsed().as_secs() {
+        let problem = match waited.map(|finished| finished.ok()?.clone()) {
+            Ok(Some(result)) => return result,
+            Ok(None) => "did not end: the server is shutting down, or failed".to_owned(),
+            Err(_) => match started.elapsed().as_secs() {
                 // The call has waited for others.
-                0 => "yet".to_owned(),
-                seconds => format!("within {seconds} s"),
-            };
-            let problem = format!("has not answered {waited} and still runs");
-            return Err(call.error(problem).with_hint("try again in a moment"));
+                0 => "has not answered yet and still runs".to_owned(),
+                seconds => format!("has not answered within {seconds} s and still runs"),
+            },
         };
-        let result = finished.ok().and_then(|result| result.clone());
-        result.unwrap_or_else(|| {
-            let error = call.error("did not end: the server is shutting down, or failed");
-            Err(error.with_hint("try again in a moment"))
-        })
+        Err(call.error(problem).with_hint("try again in a moment"))
     }
 
     /// Drops shared results, so that queries after a change do not see the state before it.
@@ -134,17 +130,17 @@ impl Cli {
                 execute(&call).await
             }
         };
-        let output = output.and_then(|output| {
-            if output.timed_out && !call.is_log {
+        let result = match output {
+            Ok(output) if output.timed_out && !call.is_log => {
                 let seconds = call.timeout.as_secs();
                 let error = call.error(format!("did not answer within {seconds} s and was ended"));
-                return Err(error.with_hint("see whether it works in a terminal"));
+                Err(error.with_hint("see whether it works in a terminal"))
             }
-            Ok(Arc::new(output))
-        });
+            output => output.map(Arc::new),
+        };
         {
             let mut queries = lock(&self.queries);
-            run.send_replace(Some(output));
+            run.send_replace(Some(result));
             if run.receiver_count() > 0 {
                 return forget(&mut queries);
             }

@@ -1,7 +1,6 @@
 //! The small detached parent of every process that must outlive the server.
 //!
-//! The server starts this binary as `supervise <job folder>`: it runs the steps of the plan, records how they ended, and ends the
-//! whole process tree when a cancel requests it.
+//! The server runs this binary as `supervise <job folder>`: it runs the plan, records its end, and ends all of it at a cancel.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,8 +20,7 @@ use super::job_dir::{ExitRecord, JobDir, Termination, time_limit_line};
 use super::table::{ProcessTable, Terminator, send};
 use crate::settings::env_vars;
 
-/// The interval at which a supervisor looks at its time limit, and for a request that no signal announced: the server may die
-/// between the two.
+/// The interval of looks at the time limit, and for a request that no signal announced: the server may die between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
 /// The pauses between two lists of the process tree while a supervisor ends it: the first, and the longest where nothing ends.
 const TERMINATION_POLL: Duration = Duration::from_millis(40);
@@ -54,8 +52,8 @@ pub(crate) struct SupervisorPlan {
     pub(crate) time_limit_seconds: Option<u64>,
 }
 
-/// A program to run once the steps have ended, however they did. Its file stays in the folder until it has exited with 0, so that
-/// it is run later where the supervisor was killed.
+/// A program to run once the steps have ended, however they did. Its file stays until it has exited with 0: it is run later where
+/// the supervisor was killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Epilogue {
     pub(crate) argv: Vec<String>,
@@ -160,8 +158,7 @@ struct Supervisor<'a> {
 impl<'a> Supervisor<'a> {
     fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
         let limit = plan.time_limit_seconds.map(Duration::from_secs);
-        // Once handled, these signals do nothing: the job goes on when a user or a client that cleans up sends them, or when its log may
-        // get no larger.
+        // Once handled, these do nothing: the job goes on when a user or a client sends them, or when its log may get no larger.
         for ignored in [
             Signal::TERM,
             Signal::INT,
@@ -366,12 +363,7 @@ impl<'a> Supervisor<'a> {
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
         match cfg!(target_os = "linux") {
             true => ProcessTable::descendants_of(std::process::id()),
-            false => {
-                // A job that hides its marks may make its supervisor look like a part of it.
-                let mut members = ProcessTable::read()?.job(self.dir.path()).members;
-                members.remove(&std::process::id());
-                Ok(members)
-            }
+            false => Ok(ProcessTable::read()?.job(self.dir.path()).members),
         }
     }
 }

@@ -72,7 +72,9 @@ impl ProcessTable {
         let supervisor = candidates.find(|process| !is_candidate(process.parent));
         let supervisor = supervisor.map(|process| process.pid);
         let mut members = self.with_descendants(marked().map(|process| process.pid).collect());
-        members.retain(|pid| Some(*pid) != supervisor);
+        // A job that hides its marks may make its supervisor look like a part of it.
+        let own = std::process::id();
+        members.retain(|pid| *pid != own && Some(*pid) != supervisor);
         JobProcesses {
             supervisor,
             members,
@@ -106,8 +108,7 @@ impl ProcessTable {
         found
     }
 
-    /// Returns the names of the job folders below `jobs` whose mark living processes carry, their supervisors aside: that of a
-    /// cloud launch runs no job of this machine.
+    /// Returns the names of the folders below `jobs` whose mark processes carry. A supervisor alone may be that of a cloud launch.
     pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
         let job = |process: &Process| {
             let dir = Path::new(&process.mark);
@@ -253,11 +254,9 @@ pub(crate) struct Terminator {
 impl Terminator {
     /// Signals `members`. One that is gone or another user's is passed over: it counts as long as a snapshot shows it.
     pub(crate) fn signal(&mut self, members: &HashSet<u32>, termination: Termination) {
-        // A job that hides its marks from the list may make its supervisor look like a part of it.
-        let own = std::process::id();
         let first = self.first.get_or_insert_with(|| members.clone());
         let is_saving = !self.terminated.is_disjoint(members);
-        for &member in members.iter().filter(|member| **member != own) {
+        for &member in members {
             if termination == Termination::Forced {
                 send(member, Signal::KILL);
             } else if !self.terminated.contains(&member)

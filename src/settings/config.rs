@@ -237,5 +237,4 @@ fn as_text(written: String, read: &Value) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests/config.rs"]
 mod tests;

@@ -108,8 +108,7 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes)?.sync_all()
 }
 
-/// Like [`write_atomic`], but leaves the sync of the returned folder to the caller. Until then, a machine that goes down may
-/// come up with the old file.
+/// Like [`write_atomic`], but leaves the folder's sync to the caller: a crash of the machine before it may bring the old file back.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let parent = path.parent().ok_or(ErrorKind::InvalidInput)?;
     // First: once the file is written, there may be no handle left.
@@ -180,5 +179,4 @@ pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 #[cfg(test)]
-#[path = "tests/data_dir.rs"]
 mod tests;

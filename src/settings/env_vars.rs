@@ -16,8 +16,7 @@ pub const MAX_WAIT: &str = "OUMI_MCP_MAX_WAIT";
 pub const LOG: &str = "OUMI_MCP_LOG";
 pub const JOB_DIR: &str = "OUMI_MCP_JOB_DIR";
 
-/// Variables by which Oumi 0.9 launches a job otherwise than its config says: on spot machines or not, with other scripts. No
-/// job gets them from the server's environment.
+/// Variables by which Oumi 0.9 launches a job otherwise than its config says. No job gets them from the server's environment.
 pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
 
 const PREFIX: &str = "OUMI_MCP_";

@@ -29,14 +29,12 @@ pub(crate) struct Policy {
     pub max_hourly: Option<f64>,
     /// The days that a job is kept; `None`: 7, as by the Python server.
     pub keep_days: Option<u16>,
-    /// The longest wait of a call, in seconds; `None`: 3600 for a client that is shown the progress of the call, and 55 for the
-    /// others, many of which give up after a minute.
+    /// The longest wait of a call in seconds; `None`: 3600 for clients that show progress, else 55: many give up after a minute.
     pub max_wait: Option<u16>,
 }
 
 impl Policy {
-    /// Reads the policy from the environment. `known`: all clouds. Fails for an unknown value: a server that started without
-    /// it might allow more than was meant.
+    /// Reads the policy from the environment. `known`: all clouds. Fails for a value that is not known: it may forbid something.
     pub(crate) fn from_environment(known: &[&str]) -> Result<Self> {
         Self::parse(known, &|variable| {
             std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
@@ -121,5 +119,4 @@ fn read<T>(
 }
 
 #[cfg(test)]
-#[path = "tests/policy.rs"]
 mod tests;

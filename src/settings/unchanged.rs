@@ -14,8 +14,7 @@ const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// The most files that are kept, some more than there are records.
 const MAX_FILES: usize = 256;
 
-/// A file as it was, by which it is known again. The time of the last write can be set, as `cp -p` does; that of the last change
-/// cannot.
+/// A file as it was, by which it is known again. Its time of writing can be set, as `cp -p` does; its time of change cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     inode: u64,

@@ -1,5 +1,4 @@
-//! The exceptions in what Python programs print, between the lines of other processes. The forms of lines are data:
-//! `traceback.yaml`.
+//! The exceptions that Python programs print, between the lines of other processes. The forms of lines are data: `traceback.yaml`.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
