@@ -51,20 +51,20 @@ impl Demo<'_> {
         for (name, text) in JOBS {
             fs::write(self.folder.path().join(format!("{name}.yaml")), text)?;
         }
-        say("A preview. Nothing is started.")?;
+        print("\nA preview. Nothing is started.")?;
         self.launch("count", true).await?;
-        say("A job is started, as the user has agreed, and watched to its end.")?;
+        print("\nA job is started, as the user has agreed, and watched to its end.")?;
         self.launch("count", false).await?;
         self.watch("count", "SUCCEEDED").await?;
         let logs = json!({ "job_id": "count", "lines": 2 });
         let answer = self.call("get_job_logs", logs).await?;
         expect(&answer, "logs", "step 5 of 5, loss 0.45\ndone")?;
-        say("Another one fails. The answer says why, and what to change.")?;
+        print("\nAnother one fails. The answer says why, and what to change.")?;
         self.launch("fail", false).await?;
         self.watch("fail", "FAILED").await?;
-        say("A third one would take an hour. The server ends, and the job goes on.")?;
+        print("\nA third one would take an hour. The server ends, and the job goes on.")?;
         self.launch("long", false).await?;
-        say("The next server finds all three, and ends the last one.")?;
+        print("\nThe next server finds all three, and ends the last one.")?;
         let answer = self.call("list_jobs", json!({})).await?;
         expect(&answer["jobs"][0], "job_id", "long")?;
         let long = json!({ "job_id": "long" });
@@ -134,10 +134,6 @@ impl Demo<'_> {
         }
         command
     }
-}
-
-fn say(sentence: &str) -> CommandResult {
-    print(&format!("\n{sentence}"))
 }
 
 /// Puts an answer into a line: its log, its jobs, or how the job is and what to do.

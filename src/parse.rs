@@ -47,12 +47,9 @@ fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T)> {
         }
     }
     found.ok_or_else(|| {
-        JobError::failed(match last_line(&text) {
-            None => "answered without a whole JSON document".to_owned(),
-            Some(line) => {
-                format!("answered without a whole JSON document; its last line: {line}")
-            }
-        })
+        let last = last_line(&text).map(|line| format!("; its last line: {line}"));
+        let last = last.unwrap_or_default();
+        JobError::failed(format!("answered without a whole JSON document{last}"))
     })
 }
 

@@ -177,8 +177,8 @@ impl JobRegistry {
                 Err(TryLockError::WouldBlock) => {
                     let (path, seconds) = (path.display(), LOCK_DEADLINE.as_secs());
                     let error = format!("another process has held {path} for {seconds} s");
-                    return Err(JobError::failed(error)
-                        .with_hint("end a hanging oumi-mcp-server and try again"));
+                    let hint = "end a hanging oumi-mcp-server and try again";
+                    return Err(JobError::failed(error).with_hint(hint));
                 }
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
             }

@@ -114,7 +114,7 @@ impl LocalLauncher {
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>> {
         let known: HashSet<&str> = known.iter().map(|job| job.job_id.as_str()).collect();
         let is_known = |id: &String| known.contains(id.as_str());
-        let folder = self.folder.jobs();
+        let folder = &self.folder.jobs();
         let version = match self.running.get(folder) {
             Ok(jobs) if jobs.iter().all(is_known) => return Ok(Vec::new()),
             Ok(_) => None,

@@ -1,6 +1,7 @@
 //! The machine that a job runs on, as far as its processes can be seen: locks and pids mean nothing on another.
 
-use std::io::{self, ErrorKind};
+use std::io;
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +32,7 @@ impl Machine {
         let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         let boot = match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
             // macOS has no such file. Any other error, such as of too many open files, tells of no other start.
-            Err(error)
-                if [ErrorKind::NotFound, ErrorKind::PermissionDenied].contains(&error.kind()) =>
-            {
+            Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => {
                 sysinfo::System::boot_time().unwrap_or_default().to_string()
             }
             boot => boot?,

@@ -87,10 +87,11 @@ impl ProcessTable {
         let leader = self.0.iter().find(|process| process.pid == supervisor);
         // Or another process has its pid.
         let is_own = leader.is_none_or(|process| process.mark == job_dir);
-        let is_step = |process: &&Process| {
-            is_own && process.session == supervisor && process.pid != supervisor
-        };
-        let steps = self.0.iter().filter(is_step);
+        let in_session = self
+            .0
+            .iter()
+            .filter(|it| it.session == supervisor && is_own);
+        let steps = in_session.filter(|process| process.pid != supervisor);
         steps.map(|step| send(step.pid, Signal::KILL)).count() > 0
     }
 
@@ -146,23 +147,19 @@ fn read(pid: u32, file: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads the environment of a process whose first thread has ended, from its others.
+/// Reads the environment of a process whose first thread has ended, once of each of its others.
 #[cfg(target_os = "linux")]
 fn environment_of_threads(pid: u32) -> io::Result<Vec<u8>> {
     let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
         Err(error) if is_passed_over(&error) => return Ok(Vec::new()),
         threads => threads?,
     };
+    let mut environments = Vec::new();
     for thread in threads.flatten() {
-        let environment = read(
-            pid,
-            &format!("task/{}/environ", thread.file_name().display()),
-        )?;
-        if !environment.is_empty() {
-            return Ok(environment);
-        }
+        let file = format!("task/{}/environ", thread.file_name().display());
+        environments.extend(read(pid, &file)?);
     }
-    Ok(Vec::new())
+    Ok(environments)
 }
 
 /// In the flags of a thread of the kernel.
@@ -275,10 +272,11 @@ pub(super) fn is_worker(pid: u32, members: &HashSet<u32>) -> bool {
     let read = |pid: u32, file| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default();
-    let stat = String::from_utf8_lossy(&read(pid, "stat")).into_owned();
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let parent = fields.split_whitespace().nth(1);
-    let Some(parent) = parent.and_then(|parent| parent.parse().ok()) else {
+    let status = String::from_utf8_lossy(&read(pid, "status")).into_owned();
+    let mut parent = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("PPid:\t"));
+    let Some(parent) = parent.find_map(|parent| parent.parse().ok()) else {
         return false;
     };
     let command = read(pid, "cmdline");

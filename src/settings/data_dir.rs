@@ -19,10 +19,7 @@ const TEMPORARY: &str = ".tmp-";
 
 /// The folder of the registry and of one folder a job; 0700, its files 0600.
 #[derive(Debug, Clone)]
-pub(crate) struct DataDir {
-    root: PathBuf,
-    jobs: PathBuf,
-}
+pub(crate) struct DataDir(PathBuf);
 
 impl DataDir {
     /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing. A relative
@@ -32,21 +29,19 @@ impl DataDir {
         let home = || dirs::home_dir().unwrap_or_default();
         let root = set.map_or_else(|| home().join(".cache/oumi-mcp"), PathBuf::from);
         if root.is_absolute() && root.to_str().is_some() {
-            let jobs = root.join("jobs");
-            Ok(Self { root, jobs })
-        } else {
-            let error = format!("{HOME} must be an absolute path in UTF-8, not {root:?}");
-            Err(JobError::invalid(error).with_hint("set it to one"))
+            return Ok(Self(root));
         }
+        let error = format!("{HOME} must be an absolute path in UTF-8, not {root:?}");
+        Err(JobError::invalid(error).with_hint("set it to one"))
     }
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
     pub(crate) fn create(&self) -> Result<()> {
-        create_private(&self.jobs).map_err(|error| self.unusable(error))
+        create_private(&self.jobs()).map_err(|error| self.unusable(error))
     }
 
     fn unusable(&self, error: io::Error) -> JobError {
-        let root = self.root.display();
+        let root = self.0.display();
         JobError::failed(format!("cannot use the data folder {root}: {error}")).with_hint(format!(
             "make it writable, make room, or set {HOME} to another folder"
         ))
@@ -54,8 +49,8 @@ impl DataDir {
 
     /// Removes the temporary files of servers that were killed.
     pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
-        let jobs = fs::read_dir(&self.jobs)?.flatten().map(|job| job.path());
-        let folders = jobs.chain([self.root.clone()]);
+        let jobs = fs::read_dir(self.jobs())?.flatten().map(|job| job.path());
+        let folders = jobs.chain([self.0.clone()]);
         let entries = folders.flat_map(fs::read_dir).flatten().flatten();
         let is_abandoned = |file: &DirEntry| file.file_name().to_str().is_some_and(is_abandoned);
         let mut abandoned = entries.filter(is_abandoned);
@@ -66,39 +61,38 @@ impl DataDir {
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
         let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-        let access = rustix::fs::access(&self.jobs, all);
+        let access = rustix::fs::access(self.jobs(), all);
         access.map_err(|error| self.unusable(error.into()))
     }
 
     /// The registry file, under the Python server's name.
     pub(crate) fn registry(&self) -> PathBuf {
-        self.root.join("oumi-jobs.json")
+        self.0.join("oumi-jobs.json")
     }
 
     /// The file whose lock guards every change of the registry.
     pub(crate) fn registry_lock(&self) -> PathBuf {
-        self.root.join("oumi-jobs.lock")
+        self.0.join("oumi-jobs.lock")
     }
 
-    pub(crate) fn jobs(&self) -> &Path {
-        &self.jobs
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.0.join("jobs")
     }
 
     pub(crate) fn clock(&self) -> PathBuf {
-        self.root.join("clock")
+        self.0.join("clock")
     }
 
     /// The folder that holds one folder a change of a cluster.
     pub(crate) fn changes(&self) -> PathBuf {
-        self.root.join("changes")
+        self.0.join("changes")
     }
 
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
-        let is_name = !["", ".", ".."].contains(&job_id)
-            && !job_id.bytes().any(|byte| matches!(byte, b'/' | 0));
-        let is_plain = is_name && job_id.len() <= NAME_MAX;
-        is_plain.then(|| self.jobs.join(job_id))
+        let name = Path::new(job_id).file_name();
+        let is_name = name == Some(job_id.as_ref()) && !job_id.contains('\0');
+        (is_name && job_id.len() <= NAME_MAX).then(|| self.jobs().join(job_id))
     }
 }
 

@@ -24,14 +24,8 @@ pub(crate) struct Version {
 }
 
 /// What was made of files, with their versions then.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Unchanged<T>(Mutex<HashMap<OsString, (Version, T)>>);
-
-impl<T> Default for Unchanged<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
 
 impl<T: Clone> Unchanged<T> {
     /// Returns what was made of the file. Where that has changed, the error is its version, for [`keep`](Self::keep) once it has

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use memchr::{memchr, memrchr};
+use memchr::memchr;
 use vte::{Params, Parser, Perform};
 
 use super::{HIDDEN, MASK, lossy};
@@ -129,9 +129,8 @@ fn plain_text(line: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 fn last_state(line: &[u8]) -> Option<Cow<'_, str>> {
-    let end = line.iter().rposition(|byte| *byte != b'\r');
-    let states = &line[..end.map_or(0, |at| at + 1)];
-    let state = memrchr(b'\r', states).map_or(states, |at| &states[at + 1..]);
+    let mut states = line.rsplit(|byte| *byte == b'\r');
+    let state = states.find(|state| !state.is_empty()).unwrap_or_default();
     let is_last = is_plain(state) && memchr(0x08, line).is_none();
     is_last.then(|| lossy(state))
 }
@@ -142,9 +141,8 @@ pub(crate) fn without_colours(line: &str) -> Option<String> {
     while let Some(escape) = memchr(0x1b, rest.as_bytes()) {
         text.push_str(&rest[..escape]);
         let number = rest[escape + 1..].strip_prefix('[')?;
-        let digits = number
-            .bytes()
-            .take_while(|byte| matches!(byte, b'0'..=b'9' | b';'));
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b';');
+        let digits = number.bytes().take_while(is_digit);
         rest = number[digits.count()..].strip_prefix('m')?;
     }
     text.push_str(rest);

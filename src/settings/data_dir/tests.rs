@@ -5,13 +5,11 @@ use super::*;
 
 impl DataDir {
     pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
-        let root = root.into();
-        let jobs = root.join("jobs");
-        Self { root, jobs }
+        Self(root.into())
     }
 
     pub(crate) fn root(&self) -> &Path {
-        &self.root
+        &self.0
     }
 }
 
@@ -109,5 +107,5 @@ fn existing_data_folder_keeps_its_rights() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
     let folder = DataDir::at(dir.path());
     folder.create().unwrap();
-    assert_eq!((rights(dir.path()), rights(folder.jobs())), (0o750, 0o700));
+    assert_eq!((rights(dir.path()), rights(&folder.jobs())), (0o750, 0o700));
 }
