@@ -17,8 +17,8 @@ use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
 use crate::text::patterns::Patterns;
 
-/// The keys of a job config that decide what runs here, or that a message names.
-const USED: &str = "name user resources num_nodes working_dir envs setup run";
+/// The keys of a job config that are read here.
+const USED: &str = "name user resources num_nodes working_dir envs setup run model training output_dir output_path";
 /// The most of its other keys that are warned of.
 const MAX_OTHERS: usize = 10;
 
