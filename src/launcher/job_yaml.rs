@@ -168,8 +168,8 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     let nodes = spec.options.num_nodes.unwrap_or(1);
     let is_distributed = |processes| nodes > 1 || processes > 1;
     let oumi = match spec.processes().is_some_and(is_distributed) {
-        true => "oumi distributed torchrun -m oumi",
-        false => "oumi",
+        true => on_each_node(&spec.identity.cloud, nodes) + "oumi distributed torchrun -m oumi",
+        false => "oumi".to_owned(),
     };
     let subcommand = spec.command.subcommand;
     let generated = format!("{RUN_PREAMBLE}{oumi} {subcommand} -c {config}\n");
@@ -186,6 +186,17 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     set("setup", setup.into());
     set("run", run.as_str().into());
     document
+}
+
+/// Returns what starts a program on every machine of a job. Where Oumi submits the script itself, that runs on the first one alone.
+fn on_each_node(cloud: &str, nodes: u32) -> String {
+    match cloud {
+        "slurm" | "perlmutter" | "frontier" if nodes > 1 => {
+            "srun --ntasks-per-node=1 --export=ALL --cpu-bind=none ".to_owned()
+        }
+        "polaris" if nodes > 1 => format!("mpiexec -n {nodes} --ppn 1 "),
+        _ => String::new(),
+    }
 }
 
 /// Puts a script under `timeout`, which ends every process of it: first with SIGTERM, 30 s later with SIGKILL. The script reaches

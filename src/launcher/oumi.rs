@@ -59,8 +59,8 @@ impl CloudBackend for Oumi {
             _ => (
                 is_plain(cluster, "-_.")
                     && !cluster.starts_with('.')
-                    && user(cloud, cluster).is_some_and(|user| !user.is_empty()),
-                "queue.user, such as debug.jane",
+                    && user(cloud, cluster).is_some_and(|it| !it.is_empty() && !it.contains('.')),
+                "queue.user, such as debug.jane, or batch.jane on frontier",
             ),
         };
         if is_valid {

@@ -190,6 +190,19 @@ fn several_gpus_or_nodes_run_through_torchrun() {
         ..LaunchOptions::default()
     };
     assert!(distributed(&spec));
+    // Where Oumi submits the script itself, that runs on the first machine alone.
+    for (cloud, starter) in [
+        ("gcp", ""),
+        (
+            "slurm",
+            "srun --ntasks-per-node=1 --export=ALL --cpu-bind=none ",
+        ),
+        ("polaris", "mpiexec -n 2 --ppn 1 "),
+    ] {
+        spec.identity.cloud = cloud.into();
+        let started = format!("\n{starter}oumi distributed torchrun");
+        assert!(run_script(&JobConfig::new(&spec, false)).contains(&started));
+    }
     for command in ["eval", "infer", "synth", "analyze", "tune", "quantize"] {
         spec.command = OumiCommand::parse(command).unwrap();
         assert!(!run_script(&JobConfig::new(&spec, false)).contains("torchrun"));

@@ -441,7 +441,7 @@ fn user_of_a_queue_is_in_the_cluster_name() {
                 warns,
                 "{answer}"
             );
-            for cluster in ["", "debug", "jane@debug", ".jane", "debug."] {
+            for cluster in ["", "debug", "jane@debug", ".jane", "debug.", "debug.j.doe"] {
                 let answer = server.run("queue.yaml", asked(cluster));
                 assert!(
                     answer.refused().contains("queue.user"),
