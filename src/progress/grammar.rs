@@ -1,7 +1,7 @@
 //! Names and values in the text that trainers print: in a dictionary of Python or JSON, or in a line whose parts may be
 //! separated in any way (`step: 22  loss: 6.2`, `Step 3 | loss:1.1 lr:2e-05`, `iter 100: loss 3.1, time 23ms`).
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memchr2};
 
 use super::tqdm::clock;
 use crate::text::end_of;
@@ -18,22 +18,21 @@ const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.in
 /// The ends of the names of files that are printed beside metrics.
 const EXTENSIONS: &str = "ckpt pt pth bin safetensors distcp json jsonl yaml log py";
 
-/// Gives `each` every pair in `line` before its first dictionary: its name, the text from its value on, and the line before it.
-/// A name is the text before a number, back to the number before it or to a separator. Numbers in paths and names of files are
-/// passed over.
+/// Gives `each` every pair in a line without a dictionary: its name, the text from its value on, and the line before it. A name
+/// is the text before a number, back to the number before it or to a separator. Numbers in paths and names of files are passed
+/// over.
 pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a str)) {
-    let dictionary = dictionary_start(line).unwrap_or(line.len());
     let bytes = line.as_bytes();
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
     let mut read = 0;
-    while read < dictionary {
+    while read < bytes.len() {
         let mut at = read;
         read += 1;
         let may_begin = matches!(
             bytes[at],
             b'0'..=b'9' | b'+' | b'-' | b'.' | b'n' | b'N' | b'i' | b'I'
         );
-        let length = may_begin.then(|| number_length(&line[at..dictionary]));
+        let length = may_begin.then(|| number_length(&line[at..]));
         let Some(length) = length.flatten() else {
             continue;
         };
@@ -76,31 +75,33 @@ pub(super) fn entries<'a>(
 ) -> usize {
     let (bytes, mut at) = (line.as_bytes(), start);
     // The names of the brackets that are open, and that of the newest entry.
-    let (mut open, mut newest) = (Vec::new(), None);
+    let (mut open, mut depth, mut newest) = ([None; MAX_DEPTH], 0, None);
     let mut key = 0..0;
     while at < bytes.len() {
         match bytes[at] {
             quote @ (b'\'' | b'"') => {
-                let start = at + 1;
-                at = start;
-                while let Some(byte) = bytes.get(at).filter(|byte| **byte != quote) {
-                    at += if *byte == b'\\' { 2 } else { 1 };
-                }
-                key = start..at;
+                key = at + 1..quote_end(bytes, at + 1, quote);
+                at = key.end;
             }
-            b'{' | b'[' | b'(' => open.push(newest.take()),
-            b'}' | b']' | b')' => {
-                open.pop();
-                if open.is_empty() {
-                    return at + 1;
+            b'{' | b'[' | b'(' => {
+                if let Some(bracket) = open.get_mut(depth) {
+                    *bracket = newest.take();
                 }
+                depth += 1;
             }
+            b'}' | b']' | b')' if depth == 1 => return at + 1,
+            b'}' | b']' | b')' => depth -= 1,
             b',' => newest = None,
-            b':' if open.len() <= MAX_DEPTH => {
+            b':' if depth <= MAX_DEPTH => {
                 newest = (key.end + 1 == at && key.len() <= MAX_NAME).then(|| &line[key.clone()]);
                 if let Some(name) = newest {
-                    let (value, before) = (&line[at + 1..], &line[..key.start - 1]);
-                    entry(name, value, before, &open[1..], &mut each);
+                    let (value, before) = (value(&line[at + 1..]), &line[..key.start - 1]);
+                    let within = open[1..depth].iter().copied();
+                    if depth == 1 {
+                        each(name, value, before);
+                    } else if let Some(within) = within.collect::<Option<Vec<&str>>>() {
+                        each(&format!("{}/{name}", within.join("/")), value, before);
+                    }
                 }
             }
             _ => {}
@@ -110,25 +111,30 @@ pub(super) fn entries<'a>(
     line.len()
 }
 
-/// Gives `each` an entry of a dictionary. `within` names the dictionaries that this one is in; one without a name is not read.
-fn entry<'a>(
-    name: &str,
-    value: &'a str,
-    before: &'a str,
-    within: &[Option<&str>],
-    each: &mut impl FnMut(&str, &'a str, &'a str),
-) {
-    let value = value
-        .trim_ascii_start()
-        .trim_start_matches(['\'', '"', '[']);
-    let mut calls = CONSTRUCTORS.iter();
-    let in_call = calls.find_map(|call| value.strip_prefix(call));
-    let value = in_call.unwrap_or(value);
-    if within.is_empty() {
-        each(name, value, before);
-    } else if let Some(within) = within.iter().copied().collect::<Option<Vec<&str>>>() {
-        each(&format!("{}/{name}", within.join("/")), value, before);
+/// Finds the quote that ends the text that begins at `start`.
+fn quote_end(bytes: &[u8], start: usize, quote: u8) -> usize {
+    let mut at = start;
+    while let Some(length) = memchr2(quote, b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += length;
+        if bytes[at] == quote {
+            return at;
+        }
+        at += 2;
     }
+    bytes.len()
+}
+
+/// The text from a value on, without what Python shows around it.
+fn value(text: &str) -> &str {
+    let is_value = |byte| !matches!(byte, b' ' | b'\'' | b'"' | b'[');
+    let start = text.bytes().position(is_value);
+    let text = &text[start.unwrap_or(text.len())..];
+    if !matches!(text.as_bytes(), [b't' | b'n', ..]) {
+        return text;
+    }
+    let mut calls = CONSTRUCTORS.iter();
+    let in_call = calls.find_map(|call| text.strip_prefix(call));
+    in_call.unwrap_or(text)
 }
 
 /// Finds the brace that a dictionary in a line begins with.
@@ -176,9 +182,11 @@ fn clean(text: &str) -> &str {
 /// Finds the length of the number that a text begins with: `-1.5e-05`, `1,234`, `.5`, `nan`, `Infinity`.
 fn number_length(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
-    let digits_end = |from: usize| {
-        let rest = bytes.get(from..).unwrap_or_default();
-        from + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+    let digits_end = |mut end: usize| {
+        while bytes.get(end).is_some_and(u8::is_ascii_digit) {
+            end += 1;
+        }
+        end
     };
     let start = usize::from(matches!(bytes, [b'-' | b'+', ..]));
     let mut end = digits_end(start);
@@ -209,15 +217,15 @@ fn number_length(text: &str) -> Option<usize> {
 pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim_ascii_start();
     let (digits, rest) = text.split_at(number_length(text)?);
-    let grouped = || digits.replace(',', "").parse().ok();
-    let number: f64 = digits.parse().ok().or_else(grouped)?;
-    // A comma may be that of a decimal: `1,72`, `2,345e-05`.
-    let has_exponent = digits.contains(['e', 'E']);
-    let goes_on = || matches!(rest.as_bytes(), [b',', b'0'..=b'9', ..]) && !digits.contains('.');
-    if has_exponent && digits.contains(',') || !has_exponent && goes_on() {
-        return None;
-    }
+    let number: f64 = match digits.parse() {
+        Ok(number) => number,
+        // The comma is that of a decimal: `2,345e-05`.
+        Err(_) if digits.contains(['e', 'E']) => return None,
+        Err(_) => digits.replace(',', "").parse().ok()?,
+    };
     let factor = match rest.as_bytes() {
+        // So is this one: `1,72`.
+        [b',', b'0'..=b'9', ..] if !digits.contains(['.', 'e', 'E']) => return None,
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,
         [b'M', ..] => 1e6,
@@ -230,7 +238,8 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
 /// Parses the total of a count, from the text behind it: `/ 1,200` or `of 1,200`, but no date.
 pub(super) fn total(behind: &str) -> Option<f64> {
     let behind = behind.trim_ascii_start();
-    let total = behind.strip_prefix('/').or(behind.strip_prefix("of "))?;
+    let total = behind.strip_prefix('/');
+    let total = total.or_else(|| behind.strip_prefix("of "))?;
     let (total, rest) = number(total)?;
     (!rest.starts_with('/')).then_some(total)
 }

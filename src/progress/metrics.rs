@@ -1,5 +1,6 @@
 //! The metrics of a training run, and the report of them in one line of a log.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -127,26 +128,28 @@ pub(super) struct Report {
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
     /// The name of its first figure; of a dictionary the brace.
-    pub(super) form: String,
+    pub(super) form: Cow<'static, str>,
     /// The marks among its names, of a summary, an evaluation, a config and a trainer at work.
     pub(super) marks: Vec<Kind>,
 }
 
 impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
-        pairs(line, |name, value, before| self.add(name, value, before));
-        let (had_count, mut end, mut is_first) = (self.has_count(), 0, true);
-        if dictionary_start(line).is_some() {
-            self.form = "{".to_owned();
+        let mut dictionary = dictionary_start(line);
+        let before = &line[..dictionary.unwrap_or(line.len())];
+        pairs(before, |name, value, before| self.add(name, value, before));
+        if dictionary.is_some() {
+            self.form = "{".into();
         }
-        // A dictionary before that of the figures may be of something else. One with a count is a report of its own.
-        while (is_first || !self.has_figure() && self.has_count() == had_count)
-            && let Some(start) = dictionary_start(&line[end..])
-        {
-            end = entries(line, end + start, |name, value, before| {
+        let had_count = self.has_count();
+        while let Some(start) = dictionary {
+            let end = entries(line, start, |name, value, before| {
                 self.add(name, value, before);
             });
-            is_first = false;
+            // A dictionary before that of the figures may be of something else. One with a count is a report of its own.
+            let is_last = self.has_figure() || self.has_count() != had_count;
+            let next = dictionary_start(&line[end..]).filter(|_| !is_last);
+            dictionary = next.map(|next| end + next);
         }
         if self.has(Kind::Runtime) {
             // A mean over the run is not the newest loss.
@@ -265,7 +268,7 @@ impl Report {
             self.marks.push(Kind::Setting);
         }
         if is_first && self.form != "{" {
-            self.form = name.to_owned();
+            self.form = name.to_owned().into();
         }
         let metrics = &mut self.metrics;
         if kind == Kind::SecondsLeft {
@@ -274,10 +277,8 @@ impl Report {
         let Some((value, rest)) = number(value) else {
             return;
         };
-        let is_part = rest.trim_ascii_start().starts_with('/') || metrics.epoch.is_some();
-        let (value, total) = (value * factor, total(rest));
-        let is_count = is_part && total.is_some();
-        let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
+        let (value, total) = (value * factor, || total(rest));
+        let rate = (value > 0.0 && value.is_finite()).then_some(value);
         let is_nested = || name.contains('/') && name != "global_step/max_steps";
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
@@ -286,17 +287,20 @@ impl Report {
             Kind::Step => {
                 let step = whole(value).filter(|step| *step as f64 == value);
                 metrics.step = step.or(metrics.step);
-                metrics.total_steps = total.and_then(total_steps).or(metrics.total_steps);
+                metrics.total_steps = total().and_then(total_steps).or(metrics.total_steps);
             }
             Kind::TotalSteps => metrics.total_steps = total_steps(value),
-            // `batch: 32` is a size, and `Batch 3 of 63` one of an epoch that another line names.
-            Kind::Batch if is_count || !name.eq_ignore_ascii_case("batch") => {
-                self.batch = Some((value, total));
+            Kind::Batch => {
+                // `batch: 32` is a size, and `Batch 3 of 63` one of an epoch that another line names.
+                let is_part = rest.trim_ascii_start().starts_with('/') || metrics.epoch.is_some();
+                if is_part && total().is_some() || !name.eq_ignore_ascii_case("batch") {
+                    self.batch = Some((value, total()));
+                }
             }
-            Kind::Batch | Kind::SecondsLeft => {}
+            Kind::SecondsLeft => {}
             Kind::Epoch => {
                 metrics.epoch = Some(value).filter(|epoch| epoch.is_finite());
-                (self.epochs, self.batch) = (total, None);
+                (self.epochs, self.batch) = (total(), None);
             }
             Kind::Loss
                 if !name.contains("rain") && EVALUATION.is_match(end_of(before, MAX_CONTEXT)) =>

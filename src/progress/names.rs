@@ -35,26 +35,31 @@ pub(super) enum Kind {
     Setting,
 }
 
-/// The names of `names.yaml` with their kinds, by their lengths: hashing a name takes longer than comparing it with the few of its
-/// length.
+/// The names of `names.yaml` with their kinds, by [`bucket`].
 static KINDS: LazyLock<Vec<Vec<(String, Kind)>>> = LazyLock::new(|| {
     let names: HashMap<Kind, String> = from_yaml(include_str!("names.yaml")).unwrap_or_default();
-    let mut kinds = Vec::new();
+    let mut kinds = vec![Vec::new(); BUCKETS];
     for (kind, names) in &names {
         for name in names.split_whitespace() {
-            kinds.resize(kinds.len().max(name.len() + 1), Vec::new());
-            kinds[name.len()].push((name.to_owned(), *kind));
+            kinds[bucket(name)].push((name.to_owned(), *kind));
         }
     }
     kinds
 });
 
+const BUCKETS: usize = 256;
+
+/// A hash of a name: the standard library's takes longer than all else that is done with it.
+fn bucket(name: &str) -> usize {
+    let first = name.bytes().next().unwrap_or_default();
+    (usize::from(first) + name.len() * 32) % BUCKETS
+}
+
 fn known(name: &str) -> Option<Kind> {
-    let first = name.as_bytes().first();
-    let same_length = KINDS.get(name.len())?.iter();
-    let mut alike = same_length.filter(|(known, _)| known.as_bytes().first() == first);
-    let (_, kind) = alike.find(|(known, _)| known == name)?;
-    Some(*kind)
+    let mut kinds = KINDS[bucket(name)].iter();
+    kinds
+        .find(|(known, _)| known == name)
+        .map(|(_, kind)| *kind)
 }
 
 /// Finds the kind of a name, and the factor that a unit behind it stands for: `train/lr(1e-3)`.

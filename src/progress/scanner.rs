@@ -11,7 +11,7 @@ use super::links::Links;
 use super::tqdm::Bar;
 use super::training::Training;
 use crate::text::patterns::Patterns;
-use crate::text::{SKYPILOT_PID, lossy, strip_escapes};
+use crate::text::{SKYPILOT_PID, end_of, lossy, strip_escapes};
 
 /// Of a longer segment, the end is read.
 const MAX_SEGMENT: usize = 64 * 1024;
@@ -66,6 +66,8 @@ impl Scanner {
     /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
         self.links.read(bytes);
+        let text = lossy(bytes);
+        let bytes = text.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
             let is_hit = matches!(bytes[at..], [b'{', b'\'' | b'"', ..]);
@@ -77,20 +79,18 @@ impl Scanner {
                 let before = &bytes[at..hit - 1];
                 at += memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
             }
-            let rest = &bytes[at..];
-            let length = memchr3(b'\n', b'\r', 8, rest).unwrap_or(rest.len());
-            self.read_segment(&rest[..length]);
-            at += length + 1;
+            let length = memchr3(b'\n', b'\r', 8, &bytes[at..]);
+            let end = length.map_or(bytes.len(), |length| at + length);
+            self.read_segment(end_of(&text[at..end], MAX_SEGMENT));
+            at = end + 1;
         }
     }
 
-    fn read_segment(&mut self, segment: &[u8]) {
-        let excess = segment.len().saturating_sub(MAX_SEGMENT);
-        let segment = lossy(&segment[excess..]);
+    fn read_segment(&mut self, segment: &str) {
         let has_escapes = memchr(0x1b, segment.as_bytes()).is_some();
         let text = match has_escapes {
-            true => strip_escapes(&segment),
-            false => Cow::Borrowed(&*segment),
+            true => strip_escapes(segment),
+            false => Cow::Borrowed(segment),
         };
         let prefix = may_have_prefix(&text).then(|| PREFIXES.find(&text));
         let text = text[prefix.flatten().map_or(0, |all| all.end)..].trim_ascii_end();
@@ -124,10 +124,9 @@ impl Scanner {
             self.training.read_line(&text[..=end]);
             text = next;
         }
-        let dictionary = dictionary_start(text);
-        let is_open =
-            dictionary.is_some_and(|start| memchr(b'}', &text.as_bytes()[start..]).is_none());
-        if is_open && text.len() < MAX_DICTIONARY {
+        let is_open = |start: usize| memchr(b'}', &text.as_bytes()[start..]).is_none();
+        let may_be_open = !text.ends_with('}') && text.len() < MAX_DICTIONARY;
+        if may_be_open && dictionary_start(text).is_some_and(is_open) {
             self.dictionary = Some(text.to_owned());
         } else if !text.is_empty() {
             self.training.read_line(text);

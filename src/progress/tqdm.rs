@@ -92,8 +92,13 @@ fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
 
 /// Parses `[h:]mm:ss` as seconds. `None` for `?`.
 pub(super) fn clock(text: &str) -> Option<f64> {
-    text.trim_ascii().split(':').try_fold(0.0, |seconds, part| {
-        let part: u32 = part.parse().ok()?;
-        Some(seconds * 60.0 + f64::from(part))
-    })
+    let (mut before, mut part) = (0.0, None);
+    for byte in text.trim_ascii().bytes() {
+        match byte {
+            b'0'..=b'9' => part = Some(part.unwrap_or(0.0) * 10.0 + f64::from(byte - b'0')),
+            b':' => (before, part) = ((before + part?) * 60.0, None),
+            _ => return None,
+        }
+    }
+    Some(before + part?)
 }

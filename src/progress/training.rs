@@ -2,6 +2,7 @@
 
 mod bars;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -46,7 +47,7 @@ pub(crate) struct Training {
     /// The newest loss came without its step, and the bar is drawn anew after it: its next state tells the step.
     step_pending: bool,
     /// The forms of the reports so far, by the name of the first figure; of a dictionary by its brace.
-    forms: BTreeMap<String, Form>,
+    forms: BTreeMap<Cow<'static, str>, Form>,
     /// The report that a head such as `[step=10/1000,epoch=0]` begins, and how many lines may still belong to it.
     pub(super) block: Option<(Report, usize)>,
 }
@@ -213,7 +214,7 @@ impl Training {
         }
         report.resolve(self.first_epoch, &mut self.counts_in_epoch);
         self.has_ended |= report.has(Kind::Runtime);
-        let mut metrics = report.metrics;
+        let metrics = &mut report.metrics;
         self.begin_metrics();
         self.prints_steps |= metrics.step.is_some();
         if is_of_training {
@@ -229,7 +230,7 @@ impl Training {
             && !self.prints_steps
             && metrics.step.is_some();
         if is_new || metrics.step.is_some() {
-            self.history.push(&metrics);
+            self.history.push(metrics);
         } else {
             self.history.add_grad_norm(metrics.grad_norm);
         }
@@ -252,7 +253,7 @@ impl Training {
                 .announced_total
                 .filter(|total| Some(*total) >= metrics.step);
         }
-        self.metrics.update(metrics);
+        self.metrics.update(report.metrics);
     }
 }
 

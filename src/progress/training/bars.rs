@@ -119,9 +119,11 @@ impl Training {
         }
         let label = bar.label.to_lowercase();
         let is_beside = (is_nested && own.is_some()) || self.has_ended;
-        let last = label.rsplit(": ").next();
-        let names_training = matches!(last, Some("training" | "training progress"));
-        if !label.is_empty()
+        let names_training = || {
+            let last = label.rsplit(": ").next();
+            matches!(last, Some("training" | "training progress"))
+        };
+        if label.contains('|')
             && let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
             && loss.starts_with("loss: ")
         {
@@ -141,7 +143,7 @@ impl Training {
                 self.add_epoch_state(bar, report);
             }
         } else if report.is_loss()
-            || names_training
+            || names_training()
             || (!is_nested && self.is_training_bar(bar, &label))
         {
             self.bars.training = Some(Drawn::new(bar));
@@ -221,12 +223,12 @@ impl Training {
             return false;
         };
         // A label that ends so is a prefix; one with a time in it is another each time.
-        let has_label = !label.is_empty() && !label.ends_with(['|', ']']);
-        let is_of_data = label.contains("data") && !label.contains("step");
-        let is_training = TRAINING.iter().any(|word| label.contains(word)) && !is_of_data;
+        let is_prefix = label.is_empty() || label.ends_with(['|', ']']);
+        let is_of_data = || label.contains("data") && !label.contains("step");
+        let is_training = || TRAINING.iter().any(|word| label.contains(word)) && !is_of_data();
         let is_time = |at: &[u8]| matches!(at, [b'0'..=b'9', b':', b'0'..=b'9']);
         let has_time = label.as_bytes().windows(3).any(is_time);
-        if has_time || (has_label && !is_training) {
+        if has_time || !(is_prefix || is_training()) {
             return false;
         }
         let was_at_loss = self.bars.watch(bar);
