@@ -14,7 +14,6 @@ mod tools;
 pub(crate) mod transport;
 
 use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use rmcp::model::{
 };
 use rmcp::service::{NotificationContext, RequestContext, Service};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
@@ -46,9 +45,6 @@ use crate::text::shorten;
 /// The methods that are answered, but those whose params have a sentence of their own.
 const METHODS: &str =
     "ping server/discover tools/list prompts/list resources/list resources/templates/list";
-
-/// The time that a client has for its handshake before the recovery takes a part of the processor.
-const HANDSHAKE: Duration = Duration::from_millis(100);
 
 /// The time that a call waits for the recovery of what an earlier server left. It usually takes milliseconds; longer where
 /// another server holds the registry. With the time for the last answers it is less than the 2 s that clients leave a server.
@@ -70,27 +66,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The recovery of what an earlier server left begins with the first call or after [`HANDSHAKE`].
+    /// Begins the recovery of what an earlier server left.
     pub(crate) fn new(service: JobService) -> Self {
         let recovering = service.clone();
-        let recovery = AssertUnwindSafe(async move { recovering.recover().await });
-        // A panic is logged, and must not fail the calls that wait.
-        let recovery = recovery.catch_unwind().map(drop).boxed().shared();
-        let begins = recovery.clone();
-        let recovering = Box::pin(async move {
-            sleep(HANDSHAKE).await;
-            begins.await;
-        });
-        tokio::spawn(on_file_threads(recovering));
+        let recovery = async move { recovering.recover().await };
+        let recovery = tokio::spawn(on_file_threads(recovery.boxed()));
         Self {
             service,
             router: Arc::default(),
             prompts: Arc::default(),
-            recovery,
+            // A panic is logged, and must not fail the calls that wait.
+            recovery: recovery.map(drop).boxed().shared(),
         }
     }
 
-    /// Waits for the recovery, which begins now if it has not yet.
+    /// Waits for the recovery, for a moment.
     pub(crate) async fn recovered(&self) {
         timeout(RECOVERY_WAIT, self.recovery.clone()).await.ok();
     }
@@ -103,36 +93,6 @@ impl Server {
                 tools.retain(|_, route| tools::is_read_only(&route.attr));
             }
             router
-        })
-    }
-
-    /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
-    /// is answered at once while the work it began goes on, unless its tool gives that up.
-    fn run<T: Send + 'static>(
-        &self,
-        context: &Context,
-        answering: impl Future<Output = Answer<T>> + Send + 'static,
-    ) -> BoxFuture<'static, Answer<T>> {
-        // rmcp's router drops its copy before the tool runs.
-        let permit = context.extensions.get::<CallPermit>().cloned();
-        let server = self.clone();
-        // Boxed here: in each of the futures around it a waiting call would take its memory once more.
-        let answering = answering.boxed();
-        let call = Box::pin(async move {
-            let _permit = permit;
-            server.recovered().await;
-            answering.await
-        });
-        let call = tokio::spawn(on_file_threads(call));
-        let cancelled = context.ct.clone();
-        Box::pin(async move {
-            tokio::select! {
-                called = call => called.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a call panicked");
-                    Err(internal("the call failed inside the server; try again, and report it if it fails again"))
-                }),
-                () = cancelled.cancelled() => Err(internal("the client cancelled the call")),
-            }
         })
     }
 }
@@ -179,9 +139,9 @@ impl ServerHandler for Server {
             server.service = self.service.with_consent(caller.clone());
         }
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        let call_context = context.clone();
-        let call = self.run(&context, async move {
-            let answer = progress::with_progress(call_context, |context| {
+        let call = async move {
+            server.recovered().await;
+            let answer = progress::with_progress(context, |context| {
                 let call = ToolCallContext::new(&server, request, context);
                 server.router().call(call).boxed()
             });
@@ -197,8 +157,8 @@ impl ServerHandler for Server {
                 false => None,
             };
             Ok(task.unwrap_or(answer))
-        });
-        *lock(&dispatched) = Some(call);
+        };
+        *lock(&dispatched) = Some(call.boxed());
         // A placeholder: the dispatcher answers with the call above.
         Ok(CallToolResult::default().into())
     }
@@ -216,13 +176,9 @@ impl ServerHandler for Server {
         prompts::get(request, self.service.policy().read_only).map(Into::into)
     }
 
-    async fn list_resources(
-        &self,
-        _: Option<Page>,
-        context: Context,
-    ) -> Answer<ListResourcesResult> {
-        let listing = resources::list(self.service.clone());
-        self.run(&context, listing).await
+    async fn list_resources(&self, _: Option<Page>, _: Context) -> Answer<ListResourcesResult> {
+        self.recovered().await;
+        resources::list(&self.service).await
     }
 
     async fn list_resource_templates(
@@ -236,27 +192,27 @@ impl ServerHandler for Server {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        context: Context,
+        _: Context,
     ) -> Answer<ReadResourceResponse> {
-        let reading = resources::read(self.service.clone(), request.uri);
-        self.run(&context, reading).await.map(Into::into)
+        self.recovered().await;
+        let read = resources::read(&self.service, request.uri).await;
+        read.map(Into::into)
     }
 
-    async fn get_task(&self, request: GetTaskParams, context: Context) -> Answer<GetTaskResult> {
-        let asking = tasks::get(self.service.clone(), request.task_id);
-        self.run(&context, asking).await
+    async fn get_task(&self, request: GetTaskParams, _: Context) -> Answer<GetTaskResult> {
+        self.recovered().await;
+        tasks::get(&self.service, &request.task_id).await
     }
 
     /// Ignores the input of a client: no task of ours asks for any.
-    async fn update_task(&self, request: UpdateTaskParams, context: Context) -> Answer<()> {
-        let service = self.service.clone();
-        let finding = async move { tasks::record(&service, &request.task_id).await.map(drop) };
-        self.run(&context, finding).await
+    async fn update_task(&self, request: UpdateTaskParams, _: Context) -> Answer<()> {
+        let record = tasks::record(&self.service, &request.task_id).await;
+        record.map(drop)
     }
 
-    async fn cancel_task(&self, request: CancelTaskParams, context: Context) -> Answer<()> {
-        let cancelling = tasks::cancel(self.service.clone(), request.task_id);
-        self.run(&context, cancelling).await
+    async fn cancel_task(&self, request: CancelTaskParams, _: Context) -> Answer<()> {
+        self.recovered().await;
+        tasks::cancel(&self.service, &request.task_id).await
     }
 
     /// Refuses an unknown method, or wrong params of a known one. They may hold secrets and are not repeated.
@@ -307,16 +263,24 @@ impl ServerHandler for Server {
 pub(crate) struct Dispatcher(pub(crate) Server);
 
 impl Service<RoleServer> for Dispatcher {
+    /// Answers a request about jobs in a task of its own. A panic becomes an error of that request, and a request that the client
+    /// cancels is answered at once while the work it began goes on, unless its tool gives that up.
     fn handle_request(
         &self,
         request: ClientRequest,
         mut context: Context,
     ) -> impl Future<Output = Answer<ServerResult>> + Send {
+        let is_of_jobs = ["tools/call", "resources/list", "resources/read"]
+            .contains(&request.method())
+            || request.method().starts_with("tasks/");
         let (call, version) = (Call::default(), context.protocol_version());
+        let (server, cancelled) = (self.0.clone(), context.ct.clone());
+        // rmcp's router drops its copy before the tool runs.
+        let permit = context.extensions.get::<CallPermit>().cloned();
         context.extensions.insert(Arc::clone(&call));
-        let answer = self.0.handle_request(request, context).boxed();
-        async move {
-            let answer = answer.await;
+        let answering = async move {
+            let _permit = permit;
+            let answer = Box::pin(server.handle_request(request, context)).await;
             let Some(call) = lock(&call).take() else {
                 return answer;
             };
@@ -325,7 +289,21 @@ impl Service<RoleServer> for Dispatcher {
                 answer.strip_result_type_for_legacy_peer();
             }
             Ok(answer)
+        };
+        if !is_of_jobs {
+            // Also while files hang.
+            return answering.boxed();
         }
+        let answering = tokio::spawn(on_file_threads(answering.boxed()));
+        Box::pin(async move {
+            tokio::select! {
+                answered = answering => answered.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a call panicked");
+                    Err(internal("the call failed inside the server; try again, and report it if it fails again"))
+                }),
+                () = cancelled.cancelled() => Err(internal("the client cancelled the call")),
+            }
+        })
     }
 
     async fn handle_notification(

@@ -46,7 +46,7 @@ fn parse(uri: &str) -> Option<(String, bool)> {
 }
 
 /// Lists the two lists and the newest jobs with their logs. Asks no launcher.
-pub(super) async fn list(service: JobService) -> Answer<ListResourcesResult> {
+pub(super) async fn list(service: &JobService) -> Answer<ListResourcesResult> {
     let resource = |id: &str, title: &str, description: &str, is_log: bool| {
         let (end, kind) = if is_log { (LOG, TEXT) } else { ("", JSON) };
         Resource::new(job_uri(id) + end, format!("{}{end}", clean_controls(id)))
@@ -90,7 +90,7 @@ pub(super) fn templates() -> ListResourceTemplatesResult {
     ListResourceTemplatesResult::with_all_items(vec![job, log])
 }
 
-pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourceResult> {
+pub(super) async fn read(service: &JobService, uri: String) -> Answer<ReadResourceResult> {
     let (job_id, is_log) = parse(&uri).ok_or_else(|| not_found(&uri))?;
     let list = match job_id.as_str() {
         "running" if !is_log => Some(StatusFilter::Running),

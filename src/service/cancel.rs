@@ -87,9 +87,7 @@ impl JobService {
         if record.is_none() || named.job_id.is_empty() {
             let change = Change {
                 question: "Cancel this job? It was not started by this server, nor by another one with this data folder.",
-                job: &named.oumi_job_id,
-                cloud: &named.cloud,
-                cluster: &named.cluster,
+                of: &named,
                 launching: "",
                 consequence: "What it computed and did not save is lost.",
             };
@@ -172,9 +170,11 @@ impl JobService {
         };
         let change = Change {
             question,
-            job: "",
-            cloud: &cloud,
-            cluster: &cluster,
+            of: &JobIdentity {
+                cloud: cloud.clone(),
+                cluster: cluster.clone(),
+                ..JobIdentity::default()
+            },
             launching: &launching,
             consequence,
         };

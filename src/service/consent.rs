@@ -36,10 +36,8 @@ pub(crate) struct ConsentPrompt {
 /// A change that the user is asked about: a job that this server did not start is cancelled, or a cluster stopped or deleted.
 pub(super) struct Change<'a> {
     pub(super) question: &'static str,
-    /// The launcher's id of the job; empty for a cluster.
-    pub(super) job: &'a str,
-    pub(super) cloud: &'a str,
-    pub(super) cluster: &'a str,
+    /// Without the launcher's id for a cluster.
+    pub(super) of: &'a JobIdentity,
     /// The jobs that are being launched onto the cluster.
     pub(super) launching: &'a str,
     pub(super) consequence: &'static str,
@@ -59,60 +57,51 @@ impl JobService {
 
     /// Asks before a change, where the user can be reached; elsewhere the arguments of the call must do.
     pub(super) async fn confirm(&self, change: &Change<'_>) -> Result<()> {
-        let asking = async {
-            let is_needed = self.can_ask() || self.context.policy.clouds.is_some();
-            let cluster = if is_needed { change.cluster } else { "" };
-            let info = self.cluster_info(change.cloud, cluster);
-            let (info, live) = tokio::join!(info, self.live_jobs(change));
-            let info = info?;
-            let Some(provider) = &self.provider else {
-                return Ok(());
-            };
-            let mut text = PromptText::new(change.question);
-            text.field("Job", change.job);
-            text.field("Cloud", change.cloud);
-            text.field("Cluster", change.cluster);
-            text.field("It is", info.as_ref().map_or("", |info| &info.summary));
-            if let Some(info) = info.filter(|info| !info.is_stopped) {
-                text.field("Price", &info.offer.text());
-            }
-            let is_cluster = change.job.is_empty();
-            let label = if is_cluster { "Jobs on it" } else { "Its name" };
-            text.field(label, &live);
-            text.field("Launches under way onto it", change.launching);
-            text.line(change.consequence);
-            let mut prompt = text.prompt(format!(
-                "{} {:?} of {:?} on {:?}",
-                change.question, change.job, change.cluster, change.cloud
-            ));
-            for redactor in self.cluster_redactors(change.cluster).await {
-                prompt.text = redactor.redact(&prompt.text);
-            }
-            if provider.ask(&prompt).await? == prompt.subject {
-                return Ok(());
-            }
-            Err(JobError::blocked("the user agreed to something else")
-                .with_hint("call the tool again, so that the user is asked again"))
-        };
-        let asked: Result<()> = asking.await;
+        let asked = self.try_confirm(change).await;
         asked.map_err(|error| error.context("nothing was done"))
     }
 
-    /// Names the job that ends, or those that end with a cluster, where the user can be asked.
-    async fn live_jobs(&self, change: &Change<'_>) -> String {
-        let launcher = match self.context.allowed_launcher(change.cloud) {
-            Ok(launcher) if self.can_ask() => launcher,
-            _ => return String::new(),
+    async fn try_confirm(&self, change: &Change<'_>) -> Result<()> {
+        let JobIdentity {
+            oumi_job_id: job,
+            cloud,
+            cluster,
+            ..
+        } = change.of;
+        let Some(provider) = &self.provider else {
+            // The policy decides by the cloud that the cluster is on.
+            let is_needed = self.context.policy.clouds.is_some();
+            let cluster = if is_needed { cluster } else { "" };
+            return self.cluster_info(cloud, cluster).await.map(drop);
         };
-        let meant = JobIdentity {
-            cloud: change.cloud.to_owned(),
-            cluster: change.cluster.to_owned(),
-            oumi_job_id: change.job.to_owned(),
-            ..JobIdentity::default()
-        };
+        let launcher = self.context.allowed_launcher(cloud)?;
         let deadline = Instant::now() + CLUSTER_INFO_WAIT;
-        let live = until(deadline, launcher.live_jobs(&meant)).await;
-        live.unwrap_or_else(|| "not known".to_owned())
+        let live = until(deadline, launcher.live_jobs(change.of));
+        let (info, live) = tokio::join!(self.cluster_info(cloud, cluster), live);
+        let info = info?;
+        let mut text = PromptText::new(change.question);
+        text.field("Job", job);
+        text.field("Cloud", cloud);
+        text.field("Cluster", cluster);
+        text.field("It is", info.as_ref().map_or("", |info| &info.summary));
+        if let Some(info) = info.filter(|info| !info.is_stopped) {
+            text.field("Price", &info.offer.text());
+        }
+        let is_cluster = job.is_empty();
+        let label = if is_cluster { "Jobs on it" } else { "Its name" };
+        text.field(label, live.as_deref().unwrap_or("not known"));
+        text.field("Launches under way onto it", change.launching);
+        text.line(change.consequence);
+        let question = change.question;
+        let mut prompt = text.prompt(format!("{question} {job:?} of {cluster:?} on {cloud:?}"));
+        for redactor in self.cluster_redactors(cluster).await {
+            prompt.text = redactor.redact(&prompt.text);
+        }
+        if provider.ask(&prompt).await? == prompt.subject {
+            return Ok(());
+        }
+        Err(JobError::blocked("the user agreed to something else")
+            .with_hint("call the tool again, so that the user is asked again"))
     }
 
     /// Describes a cluster, if it exists. The launcher goes by its name alone, so that the cluster may be on another cloud than the

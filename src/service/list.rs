@@ -44,36 +44,35 @@ impl JobService {
         let mut redactors = vec![Redactor::default()];
         let mut warnings = sanitize(registry_warnings(context, &records).await, &redactors);
         let listings = ask_launchers(context, &records).await;
+        let quoted = listings.iter().flat_map(|listing| &listing.warnings);
+        let mut quoted = Vec::from_iter(quoted.cloned());
         // Some jobs may have been started meanwhile.
         let records = context.registry.records().await.unwrap_or(records);
+        if !quoted.is_empty() {
+            // A warning may quote any job that a launcher was asked about.
+            redactors.extend(records.iter().map(|job| context.redactor(&job.job_id)));
+        }
         let ids = records.iter().map(|record| record.job_id.as_str());
         let by_id: HashMap<&str, &JobRecord> = ids.zip(records.iter()).collect();
-        let (mut found, mut removable, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
-        for (known, listing) in listings {
-            if !listing.warnings.is_empty() {
-                // A warning may quote any job that the launcher was asked about.
-                quoted.extend(listing.warnings);
-                redactors.extend(known.iter().map(|job| context.redactor(&job.job_id)));
+        let (mut found, mut removable) = (Vec::new(), HashMap::new());
+        for job in listings.into_iter().flat_map(|listing| listing.jobs) {
+            // The launcher decides if a job is ours: a cluster that was created again counts its jobs from 1 again.
+            let JobIdentity { job_id, cloud, .. } = &job.identity;
+            let record = by_id.get(job_id.as_str()).copied();
+            if let Some(record) = record {
+                // The last record of a cluster that is there is kept: the limit of costs counts the cluster by it.
+                let on_it = |other: &&JobRecord| other.cluster_name == record.cluster_name;
+                let is_needed = job.status.details.cluster.is_some()
+                    && records.iter().rfind(on_it) == Some(record);
+                removable.insert(record.job_id.as_str(), job.status.is_done && !is_needed);
+            } else if !job.status.is_done && context.is_local(cloud) {
+                quoted.push(format!(
+                    "job {job_id} runs, but its record is gone; cancel_job ends it"
+                ));
             }
-            for job in listing.jobs {
-                // The launcher decides if a job is ours: a cluster that was created again counts its jobs from 1 again.
-                let JobIdentity { job_id, cloud, .. } = &job.identity;
-                let record = by_id.get(job_id.as_str()).copied();
-                if let Some(record) = record {
-                    // The last record of a cluster that is there is kept: the limit of costs counts the cluster by it.
-                    let on_it = |other: &&JobRecord| other.cluster_name == record.cluster_name;
-                    let is_needed = job.status.details.cluster.is_some()
-                        && records.iter().rfind(on_it) == Some(record);
-                    removable.insert(record.job_id.as_str(), job.status.is_done && !is_needed);
-                } else if !job.status.is_done && context.is_local(cloud) {
-                    quoted.push(format!(
-                        "job {job_id} runs, but its record is gone; cancel_job ends it"
-                    ));
-                }
-                // SkyPilot answers for all its clouds, also those that the policy forbids.
-                if context.policy.check(cloud).is_ok() {
-                    found.push((record, job));
-                }
+            // SkyPilot answers for all its clouds, also those that the policy forbids.
+            if context.policy.check(cloud).is_ok() {
+                found.push((record, job));
             }
         }
         let pruned = prune(context, &records, &removable).await;
@@ -113,11 +112,8 @@ impl StatusFilter {
     }
 }
 
-/// Asks all allowed launchers at once, and returns the jobs that each was asked about with its answer, or a warning.
-async fn ask_launchers(
-    context: &Context,
-    records: &[JobRecord],
-) -> Vec<(Vec<JobIdentity>, Listing)> {
+/// Asks all allowed launchers at once. One that does not answer costs its jobs, and is warned of.
+async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing> {
     let asked = context.launchers.iter().filter_map(|launcher| {
         let mut clouds = launcher.clouds().to_vec();
         clouds.retain(|cloud| context.policy.check(cloud).is_ok());
@@ -126,14 +122,13 @@ async fn ask_launchers(
         let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
             let listed = launcher.list(&known).await;
-            let listing = listed.unwrap_or_else(|error| {
+            listed.unwrap_or_else(|error| {
                 let ids = known.iter().map(|job| &*job.job_id);
                 Listing {
                     warnings: Vec::from_iter(not_asked(ids, &error.to_string())),
                     ..Listing::default()
                 }
-            });
-            (known, listing)
+            })
         })
     });
     join_all(asked).await
