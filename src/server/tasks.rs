@@ -101,7 +101,7 @@ fn time(time: DateTime<Utc>) -> String {
 /// Builds a task from the answer of `poll_status`. The record of a finished job may be removed once it was `kept` so long.
 fn detailed(
     record: &JobRecord,
-    answer: PollAnswer,
+    mut answer: PollAnswer,
     poll_interval: Duration,
     kept: Duration,
 ) -> serde_json::Result<DetailedTask> {
@@ -114,6 +114,8 @@ fn detailed(
             .with_poll_interval_ms(poll_interval.as_millis() as u64);
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
+    let is_time = |text: &String| DateTime::parse_from_rfc3339(text).is_ok();
+    let ended = answer.ended_at.take().filter(is_time);
     let (status, payload) = match answer.state {
         JobState::Cancelled => (TaskStatus::Cancelled, TaskPayload::Cancelled),
         _ => {
@@ -121,9 +123,12 @@ fn detailed(
             (TaskStatus::Completed, TaskPayload::Completed { result })
         }
     };
-    let task = task(record, status)
+    let mut task = task(record, status)
         .with_status_message(message)
         .with_ttl_ms(kept.as_millis() as u64);
+    if let Some(ended) = ended {
+        task.last_updated_at = ended;
+    }
     Ok(DetailedTask::new(task, payload))
 }
 
@@ -213,8 +218,16 @@ mod tests {
     }
 
     #[test]
-    fn task_was_created_when_its_job_was_submitted() {
-        let task = task_of(answer("failed", JobState::Failed, true)).task;
+    fn times_are_those_of_the_job() {
+        let mut ended = answer("failed", JobState::Failed, true);
+        let when = "2026-11-25T00:05:00.5Z";
+        ended.ended_at = Some(when.to_owned());
+        let task = task_of(ended).task;
         assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
+        assert_eq!(task.last_updated_at, when);
+        let mut damaged = answer("failed", JobState::Failed, true);
+        damaged.ended_at = Some(String::new());
+        let updated = task_of(damaged).task.last_updated_at;
+        assert!(DateTime::parse_from_rfc3339(&updated).is_ok(), "{updated}");
     }
 }

@@ -97,6 +97,8 @@ answers! {
         /// `true` when the status is final.
         pub is_done: bool,
         pub metadata: Map<String, Value>,
+        #[serde(skip)]
+        pub ended_at: Option<String>,
         /// The wait before the next poll.
         #[serde(skip)]
         pub pause: Duration,

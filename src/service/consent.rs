@@ -1,6 +1,7 @@
 //! Asks the user before something is started or ended that costs money, in lines that no value can imitate.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 const MAX_VALUE: usize = 400;
 const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
+/// The fields of a job config that the prompt shows under labels of its own.
+const LABELLED: &str = "name num_nodes envs resources setup run working_dir";
 
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentPrompt {
@@ -206,7 +209,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         text.field("Accelerators", &plain(&resources["accelerators"], "none"));
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
         text.field("Spot", if is_spot { "yes" } else { "no" });
-        text.others("resources", resources);
+        text.others("resources", resources, "cloud accelerators use_spot");
         let info = launch.cluster.as_ref();
         text.field("It is", info.map_or("", |info| &info.summary));
         if let Some(costs) = &launch.costs {
@@ -235,7 +238,13 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
     for warning in &plan.warnings {
         text.field("Note", warning);
     }
-    text.others("config", config);
+    let mut folder = plain(&config["working_dir"], "");
+    let is_home = |home: PathBuf| home.starts_with(expand_home(&folder));
+    if !folder.is_empty() && dirs::home_dir().is_some_and(is_home) {
+        folder += " (with your whole home folder)";
+    }
+    text.field("Working folder", &folder);
+    text.others("config", config, LABELLED);
     text
 }
 
@@ -311,25 +320,12 @@ impl PromptText {
     }
 
     /// Shows what else decides what the job does, whatever the config calls it.
-    fn others(&mut self, part: &str, config: &Value) {
-        let fields = config.as_object().into_iter().flatten();
-        for (name, value) in fields.filter(|(_, value)| !value.is_null() && **value != json!({})) {
-            match (part, name.as_str(), value) {
-                ("config", "name" | "num_nodes" | "envs", _)
-                | ("config", "resources", Value::Object(_))
-                | ("config", "setup" | "run", Value::String(_))
-                | ("resources", "cloud" | "accelerators" | "use_spot", _) => {}
-                ("config", "working_dir", Value::String(folder)) => {
-                    let home = dirs::home_dir().filter(|it| it.starts_with(expand_home(folder)));
-                    let home = home.map_or("", |_| " (with your whole home folder)");
-                    self.field("Working folder", &format!("{folder}{home}"));
-                }
-                ("config", "file_mounts", Value::Object(mounts)) => {
-                    let mount = |(to, from)| format!("{to} from {}", plain(from, "null"));
-                    self.field("Files copied", &join(mounts.iter().map(mount)));
-                }
+    fn others(&mut self, part: &str, config: &Value, labelled: &str) {
+        for (name, value) in config.as_object().into_iter().flatten() {
+            let is_labelled = labelled.split(' ').any(|known| known == name);
+            if !is_labelled && !value.is_null() && *value != json!({}) {
                 // The name is the config's, so it must not look like a label of ours.
-                _ => self.field(&format!("{part}.{}", one_line(name)), &plain(value, "null")),
+                self.field(&format!("{part}.{}", one_line(name)), &plain(value, "null"));
             }
         }
     }

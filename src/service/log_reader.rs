@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::error::{JobError, Result};
 use crate::failure;
-use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent, exit_code};
+use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::process::on_file_threads;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
@@ -25,31 +25,18 @@ use crate::sync::lock;
 use crate::text::{end_of, read_tail};
 
 const MAX_LOGS: usize = 64;
-/// The most logs of cloud jobs that are fetched at once: few programs may run, and a status counts for more.
-const MAX_FETCHES: usize = 2;
+/// The permits to fetch logs of cloud jobs: few programs may run, and a status counts for more.
+static FETCHES: Semaphore = Semaphore::const_new(2);
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
-/// The most output folders that are read at once. Fewer than the threads for files: a folder that hangs keeps its thread.
-const MAX_FOLDER_READS: usize = 3;
+/// The permits to read output folders. Fewer than the threads for files: a folder that hangs keeps its thread.
+pub(super) static FOLDER_READS: Semaphore = Semaphore::const_new(3);
 
 /// The logs of the jobs that were polled last.
+#[derive(Default)]
 pub(super) struct LogReaders {
     readers: Mutex<HashMap<JobIdentity, Arc<LogReader>>>,
-    fetches: Arc<Semaphore>,
-    /// The permits to read the output folders of jobs on this machine.
-    pub(super) folder_reads: Arc<Semaphore>,
     /// How far jobs on this machine are, by their logs: rows of more jobs than have a reader.
     pub(super) phrases: Unchanged<Option<String>>,
-}
-
-impl Default for LogReaders {
-    fn default() -> Self {
-        Self {
-            readers: Mutex::default(),
-            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
-            folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
-            phrases: Unchanged::default(),
-        }
-    }
 }
 
 impl LogReaders {
@@ -87,10 +74,10 @@ impl LogReaders {
                 return Ok(());
             }
             work.last = Some((Instant::now(), status.is_done));
-            let (reader, fetches) = (Arc::clone(&reader), Arc::clone(&self.fetches));
-            let (launcher, job) = (Arc::clone(launcher), job.clone());
+            let (reader, launcher) = (Arc::clone(&reader), Arc::clone(launcher));
+            let job = job.clone();
             let fetch = async move {
-                let _permit = fetches.acquire().await.map_err(JobError::failed)?;
+                let _permit = FETCHES.acquire().await.map_err(JobError::failed)?;
                 reader.fetch(&mut work, &*launcher, &job).await
             };
             // In a task, which goes on when the poll no longer waits.
@@ -169,8 +156,7 @@ impl LogReader {
         // A file is the log of the launch, which is all that is left of a deleted cluster and says nothing of the job.
         if let LogContent::Text { text, .. } = launcher.logs(job).await?.content {
             let before = lock(&self.newest).clone();
-            let reading = LogReading::of_text(&text, exit_code(&text), before);
-            *lock(&self.newest) = Some(reading);
+            *lock(&self.newest) = Some(LogReading::of_text(&text, before));
             work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
         }
         Ok(())
@@ -183,8 +169,6 @@ pub(super) struct LogReading {
     /// The writes to the log, as far as its losses tell.
     writes: usize,
     pub(super) written: Option<SystemTime>,
-    /// The exit code that the log of a cloud job names.
-    pub(super) exit_code: Option<i32>,
     tail: Tail,
     pub(super) links: Vec<String>,
 }
@@ -206,7 +190,6 @@ impl LogReading {
             written: Some(written),
             tail: Tail::File(file.path.clone()),
             links: file.scanner.links.to_vec(),
-            ..Self::default()
         })
     }
 
@@ -219,7 +202,7 @@ impl LogReading {
     }
 
     /// Reads the end of a log that comes without the time of its last write. What differs from `before` was written since.
-    fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
+    fn of_text(text: &str, before: Option<Self>) -> Self {
         let mut links = Links::default();
         links.read(text.as_bytes());
         let end = end_of(text, failure::LOOKED_AT);
@@ -245,7 +228,6 @@ impl LogReading {
             progress,
             writes: training.history.points().len(),
             written: Some(written),
-            exit_code,
             tail: Tail::Text(text.into()),
             // Links stand at the beginning of a log, which is no longer fetched once the log is long.
             links: match before.links.as_slice() {
@@ -300,18 +282,18 @@ mod tests {
     fn links_outlive_the_beginning_of_a_log() {
         let link = "https://wandb.ai/me/llama/runs/1";
         let text = format!("wandb: View run at {link}\n{{'loss': 1.0}}\n");
-        let first = LogReading::of_text(&text, None, None);
+        let first = LogReading::of_text(&text, None);
         assert_eq!(first.links, [link]);
-        let second = LogReading::of_text("{'loss': 0.9}\n", None, Some(first));
+        let second = LogReading::of_text("{'loss': 0.9}\n", Some(first));
         assert_eq!(second.links, [link]);
     }
 
     #[test]
     fn kept_end_begins_with_a_whole_line() {
         let text = format!("secret-{}\nwhole\n", "x".repeat(failure::LOOKED_AT));
-        let reading = LogReading::of_text(&text, None, None);
+        let reading = LogReading::of_text(&text, None);
         assert_eq!(reading.tail(5), b"whole\n");
-        let whole = LogReading::of_text("short", None, None);
+        let whole = LogReading::of_text("short", None);
         assert_eq!(whole.tail(5), b"short");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "first\rsecond\nthird").unwrap();

@@ -96,9 +96,9 @@ async fn read_job(
         }
     };
     let mut opened = opened.map_err(failed)?;
-    let excerpt = match (cursor, pattern) {
+    let excerpt = match (&cursor, pattern) {
         (None, None) => tail(&mut opened, lines, options),
-        (Some(cursor), _) => read_since(&mut opened, &cursor, options),
+        (Some(cursor), _) => read_since(&mut opened, cursor, options),
         (None, Some(pattern)) => {
             let query = Query {
                 pattern,
@@ -109,14 +109,17 @@ async fn read_job(
             search(&mut opened, &query, options)
         }
     };
-    let excerpt = excerpt.map_err(failed)?;
-    let mut answer = match log.timed_out && excerpt.change.is_some() {
-        true => LogsAnswer {
+    let mut excerpt = excerpt.map_err(failed)?;
+    if log.timed_out && excerpt.change.is_some() {
+        excerpt = Excerpt {
+            cursor: cursor.unwrap_or_default(),
             truncated: true,
-            ..answer_at(&log, request.cursor.clone(), &[], TOO_SHORT)
-        },
-        false => excerpt_answer(excerpt, &log),
-    };
+            notes: vec![TOO_SHORT.to_owned()],
+            log_bytes: excerpt.log_bytes,
+            ..Excerpt::default()
+        };
+    }
+    let mut answer = answer_of(excerpt, &log);
     if request.plot {
         let dir = context.job_dir(&job.job_id);
         draw(&log.content, dir.as_ref(), &mut answer).map_err(failed)?;
@@ -153,7 +156,7 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
     Ok(())
 }
 
-fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
+fn answer_of(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
     let (is_file, is_complete) = match &log.content {
         LogContent::File(_) => (true, true),
         LogContent::Text { complete, .. } => (false, *complete),
@@ -170,26 +173,20 @@ fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
     } else {
         ""
     };
+    let timed_out = if log.timed_out { TIMED_OUT } else { "" };
+    let notes = excerpt.notes.iter().map(String::as_str);
+    let mut notes = Vec::from_iter([timed_out].into_iter().chain(notes).chain([note]));
+    notes.retain(|note| !note.is_empty());
     LogsAnswer {
+        message: notes.join(" "),
+        log_file: log.log_file.clone(),
+        cursor: excerpt.cursor.to_string(),
         lines_returned: excerpt.lines,
         logs: excerpt.text,
         truncated: excerpt.truncated || lacks_lines,
         unfinished: excerpt.unfinished,
         matches: excerpt.matches,
         remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
-        ..answer_at(log, excerpt.cursor.to_string(), &excerpt.notes, note)
-    }
-}
-
-/// Answers with a position in a log, and with what is to be said of it.
-fn answer_at(log: &JobLog, cursor: String, notes: &[String], note: &str) -> LogsAnswer {
-    let timed_out = log.timed_out.then_some(TIMED_OUT).into_iter();
-    let notes = timed_out.chain(notes.iter().map(String::as_str));
-    let notes: Vec<&str> = notes.chain((!note.is_empty()).then_some(note)).collect();
-    LogsAnswer {
-        message: notes.join(" "),
-        log_file: log.log_file.clone(),
-        cursor,
         ..LogsAnswer::default()
     }
 }

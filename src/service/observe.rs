@@ -10,17 +10,17 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use memchr::{memmem, memrchr2};
 
-use super::log_reader::LogReading;
+use super::log_reader::{FOLDER_READS, LogReading};
 use super::lookup::ResolvedJob;
 use super::{Context, next_step};
 use crate::failure::{self, Exit, Failure};
-use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
+use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent, exit_code};
 use crate::logs::fold::fold;
 use crate::progress::stall::Stall;
 use crate::progress::{Progress, run_files};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
-use crate::text::end_of;
+use crate::text::{end_of, lossy};
 
 /// The longest wait of a poll for a cloud log, once the status is there.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
@@ -141,9 +141,8 @@ async fn read_folder(
     let started = submitted(record);
     // The files do not say which of several jobs wrote them.
     let is_shared = is_shared(context, launcher, record).await;
-    let permits = Arc::clone(&context.logs.folder_reads);
     let reading = async move {
-        let permit = permits.acquire_owned().await.ok()?;
+        let permit = FOLDER_READS.acquire().await.ok()?;
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let output = Output::read(&dir, started, is_shared)?;
@@ -187,7 +186,9 @@ async fn failure_of(
     let details = &status.details;
     let exit = match (details.signal, details.exit_code) {
         (Some(signal), _) => Some(Exit::Signal(signal)),
-        (None, code) => code.or(log.exit_code).map(Exit::Code),
+        (None, Some(code)) => Some(Exit::Code(code)),
+        // The log of a cloud job may name it.
+        (None, None) => exit_code(&lossy(&log.tail(FAILURE_TAIL))).map(Exit::Code),
     };
     // For a process on this machine the message says no more than its exit.
     let is_exit = launcher.is_local() && exit.is_some();

@@ -178,6 +178,7 @@ fn answered(
         is_done,
         hourly_price: status.details.hourly_price,
         spent: status.details.spent,
+        ended_at: status.details.ended_at,
         progress: progress.and_then(|progress| progress_fields(progress, is_done)),
         measured: observation.progress,
         links: observation.links,
