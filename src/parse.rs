@@ -19,8 +19,7 @@ use crate::error::{JobError, Result};
 use crate::text::strip_escapes;
 
 pub(crate) use reasons::{failure_reason, last_line};
-pub(crate) use states::JobState;
-pub(crate) use states::state_of;
+pub(crate) use states::{JobState, state_of};
 
 /// At how many places a document is looked for. Bounds the work on an output full of brackets.
 const MAX_PLACES: usize = 1000;

@@ -198,7 +198,7 @@ async fn cancel(service: &JobService, job: &Job, force: bool) -> CommandResult {
 /// Prints the log of a job, and with `follow` what is written to it until the job is over.
 async fn logs(
     service: &JobService,
-    request: LogsRequest,
+    mut request: LogsRequest,
     follow: bool,
     output: Format,
 ) -> CommandResult {
@@ -206,10 +206,12 @@ async fn logs(
     if !follow || !answer.success {
         return output.print(&answer, text::log);
     }
-    let pattern = match request.grep.as_str() {
+    let pattern = match std::mem::take(&mut request.grep).as_str() {
         "" => None,
         grep => Some(search::compile(grep)?),
     };
+    // Folded lines would not match the pattern.
+    request.raw = pattern.is_some();
     let mut is_over = false;
     loop {
         // JSON has one answer on each line.
@@ -230,15 +232,8 @@ async fn logs(
                 sleep(Duration::from_secs(seconds)).await;
             }
         }
-        let new = LogsRequest {
-            job: request.job.clone(),
-            max_bytes: request.max_bytes,
-            cursor: answer.cursor.clone(),
-            // Folded lines would not match the pattern.
-            raw: pattern.is_some(),
-            ..LogsRequest::default()
-        };
-        let newer = service.logs(new).await;
+        request.cursor.clone_from(&answer.cursor);
+        let newer = service.logs(request.clone()).await;
         if let Some(error) = &newer.error {
             note(&for_person(error));
             if is_over {

@@ -52,15 +52,6 @@ impl Client {
         };
         variable(moved_by).as_deref().unwrap_or(folder).join(file)
     }
-
-    /// Returns the name of the list of servers in the client's file.
-    fn servers(self) -> &'static str {
-        match self {
-            Self::Codex => "mcp_servers",
-            Self::Vscode => "servers",
-            _ => "mcpServers",
-        }
-    }
 }
 
 /// The programs that the client's file names, by absolute paths: a client started from a desktop has almost no PATH.
@@ -77,18 +68,17 @@ impl Programs {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
         };
+        // Without it the client would not see the jobs of the person's shell.
+        let home = std::env::var_os(env_vars::HOME).filter(|value| !value.is_empty());
         let mut found = Vec::new();
         for (variable, path) in [
-            (env_vars::OUMI, find_any_oumi()),
-            (env_vars::SKY, find_sky()),
+            (env_vars::OUMI, find_any_oumi().ok()),
+            (env_vars::SKY, find_sky().ok()),
+            (env_vars::HOME, home.map(PathBuf::from)),
         ] {
-            if let Ok(path) = path {
+            if let Some(path) = path {
                 found.push((variable, text(path)?));
             }
-        }
-        // Otherwise the client would not see the jobs of the person's shell.
-        if let Some(home) = std::env::var_os(env_vars::HOME).filter(|value| !value.is_empty()) {
-            found.push((env_vars::HOME, text(home.into())?));
         }
         let server = text(own_path()?)?;
         Ok(Self { server, found })
@@ -192,7 +182,11 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
 
 /// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
 fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>> {
-    let servers = client.servers();
+    let servers = match client {
+        Client::Codex => "mcp_servers",
+        Client::Vscode => "servers",
+        _ => "mcpServers",
+    };
     let mut file = ClientFile::parse(text, client == Client::Codex)?;
     let old = file.values[servers][NAME].clone();
     if !old.is_null() && !old["command"].is_string() {

@@ -90,13 +90,6 @@ impl ExitRecord {
         }
     }
 
-    pub(crate) fn timed_out(step: &str, error: &str) -> Self {
-        Self {
-            timed_out: true,
-            ..Self::not_started(step, error)
-        }
-    }
-
     pub(crate) fn succeeded(&self) -> bool {
         !self.cancelled && self.code == Some(0)
     }

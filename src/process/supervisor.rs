@@ -256,7 +256,10 @@ impl<'a> Supervisor<'a> {
                 let reason = time_limit_line(self.plan.time_limit_seconds.unwrap_or_default());
                 if self.plan.cancellable {
                     append_to_log(self.dir, &reason);
-                    return Ok(ExitRecord::timed_out(step, &reason));
+                    return Ok(ExitRecord {
+                        timed_out: true,
+                        ..ExitRecord::not_started(step, &reason)
+                    });
                 }
                 terminator.signal(&HashSet::from([main]), termination);
                 error = Some(reason);

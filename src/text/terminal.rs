@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use vte::{Params, Parser, Perform};
 
 use super::{HIDDEN, MASK, lossy};
@@ -129,8 +129,9 @@ fn plain_text(line: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 fn last_state(line: &[u8]) -> Option<Cow<'_, str>> {
-    let mut states = line.rsplit(|byte| *byte == b'\r');
-    let state = states.find(|state| !state.is_empty()).unwrap_or_default();
+    let end = line.iter().rposition(|byte| *byte != b'\r');
+    let states = &line[..end.map_or(0, |at| at + 1)];
+    let state = memrchr(b'\r', states).map_or(states, |at| &states[at + 1..]);
     let is_last = is_plain(state) && memchr(0x08, line).is_none();
     is_last.then(|| lossy(state))
 }

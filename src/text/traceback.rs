@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::bytes::Captures;
 use serde::Deserialize;
 
+use super::from_yaml;
 use super::patterns::{Patterns, group};
 
 /// The most lines of a traceback, of its last frame, and of its message that are read.
@@ -28,12 +29,10 @@ struct Forms {
     while_handling: Patterns,
 }
 
-fn read_forms() -> serde_json::Result<Forms> {
-    super::from_yaml(include_str!("traceback.yaml"))
-}
+const YAML: &str = include_str!("traceback.yaml");
 
 /// Read once; a test reads them too, and fails where one is wrong.
-static FORMS: LazyLock<Forms> = LazyLock::new(|| read_forms().unwrap_or_default());
+static FORMS: LazyLock<Forms> = LazyLock::new(|| from_yaml(YAML).unwrap_or_default());
 
 /// A line of a log, parted from what launchers and loggers put before it.
 #[derive(Debug)]
@@ -241,6 +240,6 @@ pub(crate) fn is_between(line: &str) -> bool {
 mod tests {
     #[test]
     fn forms_are_readable() {
-        super::read_forms().unwrap();
+        super::from_yaml::<super::Forms>(super::YAML).unwrap();
     }
 }
