@@ -13,7 +13,7 @@ use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
-use crate::parse::sky::Queue;
+use crate::parse::sky::{Queue, remedy};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
@@ -121,7 +121,8 @@ impl CloudBackend for Oumi {
         };
         if let Some(problem) = problem {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
-            return Err(error.with_hint("call poll_status for the job's status"));
+            let hint = remedy(&output.stdout).unwrap_or("call poll_status for the job's status");
+            return Err(error.with_hint(hint));
         }
         Ok(JobLog {
             log_file: log_file(identity),
@@ -166,7 +167,9 @@ impl Oumi {
         // It names each cluster that it asked, also one without jobs.
         if !strip_escapes(&output.stdout).contains(&format!("Cluster: {cluster}")) {
             let error = format!("`oumi launch status` said nothing of cluster {cluster}");
-            return Err(JobError::failed(error).with_hint("ask again in a minute"));
+            return Err(JobError::failed(error).with_hint(
+                "ask again in a minute; of Polaris, Perlmutter and Frontier Oumi asks only those to which an SSH connection is open",
+            ));
         }
         let rows = status_rows(&output.stdout).into_iter();
         let own = rows.filter(|(name, _)| name == cluster);

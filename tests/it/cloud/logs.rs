@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::world::{SLURM, World, text};
 use crate::support::client::{Answer, Server};
+use crate::support::executable;
 
 /// How many lines are fetched of SkyPilot's logs.
 const FETCHED: usize = 10_000;
@@ -161,6 +162,13 @@ fn cursor_in_an_oumi_log() {
     let second = since(&mut server, &first);
     assert_eq!(text(&second, "logs"), "three\nfour");
     assert_eq!(second["unfinished"], Value::Null);
+    // Of a supercomputer Oumi reads none.
+    let refusing = "#!/bin/sh\necho NotImplementedError; exit 1\n";
+    executable(&world.cloud.bin().join("oumi"), refusing);
+    let answer = world
+        .server()
+        .call("get_job_logs", json!({ "job_id": "a" }));
+    assert!(answer.refused().contains("sign in there"), "{answer}");
 }
 
 #[test]
