@@ -15,6 +15,7 @@ use crate::launcher::{ClusterInfo, JobIdentity, JobState, LaunchPlan, LaunchSpec
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
+use crate::settings::data_dir::real_path;
 use crate::text::{compact, join_names, shorten};
 
 /// The longest time limit: a year.
@@ -55,14 +56,6 @@ impl PreparedLaunch {
             || self.is_local && theirs.is_absolute() && real_path(ours) == real_path(theirs);
         is_one && !self.spec.config.output_dir.is_empty()
     }
-}
-
-/// Follows the links of a path as far as it exists: a job that has just begun has not made its folder.
-fn real_path(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find_map(|known| {
-        let resolved = known.canonicalize().ok()?;
-        Some(resolved.join(path.strip_prefix(known).ok()?))
-    })
 }
 
 /// Returns what hides these values, and the secrets that the job inherits from this process.

@@ -28,8 +28,10 @@ impl DataDir {
         let set = std::env::var_os(HOME).filter(|value| !value.is_empty());
         let home = || dirs::home_dir().unwrap_or_default();
         let root = set.map_or_else(|| home().join(".cache/oumi-mcp"), PathBuf::from);
-        if root.is_absolute() && root.to_str().is_some() {
-            return Ok(Self(root));
+        // The processes of jobs are marked with it, and servers may name it differently.
+        let real = real_path(&root).filter(|real| root.is_absolute() && real.to_str().is_some());
+        if let Some(real) = real {
+            return Ok(Self(real));
         }
         let error = format!("{HOME} must be an absolute path in UTF-8, not {root:?}");
         Err(JobError::invalid(error).with_hint("set it to one"))
@@ -94,6 +96,14 @@ impl DataDir {
         let is_name = name == Some(job_id.as_ref()) && !job_id.contains('\0');
         (is_name && job_id.len() <= NAME_MAX).then(|| self.jobs().join(job_id))
     }
+}
+
+/// Follows the links of a path as far as it exists: a job that has just begun has not made its folder.
+pub(crate) fn real_path(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|known| {
+        let resolved = known.canonicalize().ok()?;
+        Some(resolved.join(path.strip_prefix(known).ok()?))
+    })
 }
 
 /// Replaces `path` by `bytes`, 0600: writes and syncs a temporary file, renames it, syncs the folder. Readers see the old file

@@ -79,6 +79,10 @@ fn leftovers_without_a_supervisor_are_ended() {
     wait_for_leftovers(&mut server, &job_id);
     kill_9(home.supervisor(&job_id));
     assert_eq!(server.poll(&job_id)["metadata"]["processes_left"], 1);
+    // By a server that calls the data folder by another name, too.
+    let link = home.root().join("link");
+    std::os::unix::fs::symlink(home.data(), &link).unwrap();
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_HOME", link.to_str().unwrap())]);
     server.cancel(&job_id, false).ok();
     assert!(!alive(home.pids(1)[0]));
     assert_eq!(server.poll(&job_id)["status"], "completed");
