@@ -3,6 +3,7 @@
 pub(crate) mod find;
 pub(crate) mod job_dir;
 pub(crate) mod machine;
+pub(crate) mod plan;
 mod program;
 pub(crate) mod runner;
 pub(crate) mod start;

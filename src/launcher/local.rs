@@ -14,10 +14,10 @@ use super::{
     Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
-use crate::process::table::ProcessTable;
+use crate::process::table::{ProcessTable, Termination};
 use crate::settings::data_dir::{DataDir, if_found};
 use crate::settings::unchanged::Unchanged;
 use termination::{cancel, end_by_hand};

@@ -6,9 +6,8 @@
 //! number changes when a disk is mounted again, and the checksum tells files apart as well.
 
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 
-use super::source::read_at;
 use crate::error::JobError;
 
 /// Bytes before the offset that are checked.
@@ -106,6 +105,21 @@ impl fmt::Display for Cursor {
         let (file, offset, check) = (file.unwrap_or_default(), self.offset, self.check);
         write!(f, "{KIND}.{file}.{offset:x}.{check:x}")
     }
+}
+
+/// Reads the `length` bytes at `start`. Fails when the log became shorter meanwhile: ask again.
+pub(super) fn read_at(
+    log: &mut (impl Read + Seek),
+    start: u64,
+    length: u64,
+) -> io::Result<Vec<u8>> {
+    log.seek(SeekFrom::Start(start))?;
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    log.read_exact(&mut bytes).map_err(|error| {
+        let what = format!("the log changed while it was read: {}", error.kind());
+        io::Error::new(error.kind(), what)
+    })?;
+    Ok(bytes)
 }
 
 /// FNV-0: the same in every version of this program, which the standard library's hash is not.

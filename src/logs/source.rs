@@ -6,7 +6,7 @@ use std::path::Path;
 
 use memchr::{memchr, memchr2, memrchr};
 
-use super::cursor::{Cursor, REPLACED};
+use super::cursor::{Cursor, REPLACED, read_at};
 use super::fold::{CUT, WORD_SEARCH};
 use crate::redact::Redactor;
 use crate::settings::data_dir::open_regular;
@@ -123,19 +123,4 @@ impl<'a> Log<'a> {
             Err(change) => (0, Some(change)),
         })
     }
-}
-
-/// Reads the `length` bytes at `start`. Fails when the log became shorter meanwhile: ask again.
-pub(super) fn read_at(
-    log: &mut (impl Read + Seek),
-    start: u64,
-    length: u64,
-) -> io::Result<Vec<u8>> {
-    log.seek(SeekFrom::Start(start))?;
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    log.read_exact(&mut bytes).map_err(|error| {
-        let what = format!("the log changed while it was read: {}", error.kind());
-        io::Error::new(error.kind(), what)
-    })?;
-    Ok(bytes)
 }

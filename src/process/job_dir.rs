@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
-use super::supervisor::{Epilogue, SupervisorPlan};
+use super::plan::{Epilogue, SupervisorPlan};
+use super::table::Termination;
 use crate::redact::Redactor;
 use crate::settings::data_dir::{if_found, open_options, open_regular, read_bounded, write_atomic};
 use crate::text::{hours, signal_name};
@@ -37,13 +38,6 @@ pub(crate) struct JobDir {
 /// The lock of a job, held. Every process of the job inherits it, so it is free once the last of them has ended.
 #[derive(Debug)]
 pub(crate) struct JobLock(pub(super) File);
-
-/// The signal that a cancel wants sent to every process of a job: SIGTERM or SIGKILL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Termination {
-    Graceful,
-    Forced,
-}
 
 /// The end of a supervised process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

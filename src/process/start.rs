@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::job_dir::{ExitRecord, JobDir, JobLock, PLAN};
-use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
+use super::plan::SupervisorPlan;
+use super::supervisor::{STARTED, append_to_log};
 use super::table::ProcessTable;
 use crate::error::{JobError, Result};
 use crate::settings::env_vars;

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::job_dir::Termination;
 use crate::settings::env_vars;
 
 /// The living processes of this machine at one instant. Zombies are left out.
@@ -237,6 +236,13 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         }
     });
     Ok(processes.collect())
+}
+
+/// The signal that a cancel wants sent to every process of a job: SIGTERM or SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Termination {
+    Graceful,
+    Forced,
 }
 
 /// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there. What a process

@@ -10,9 +10,9 @@ use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::parse::sky::Cluster;
+use crate::process::plan::Epilogue;
 use crate::process::runner::{CliCall, in_budget};
 use crate::process::start::is_supervised;
-use crate::process::supervisor::Epilogue;
 
 /// The idle minutes after which Oumi 0.9 has a new cluster stop, where its cloud can stop one.
 const DEFAULT_MINUTES: u32 = 60;

@@ -15,9 +15,9 @@ use super::CloudLauncher;
 use super::launch_dir::{read_json, read_output};
 use crate::error::Result;
 use crate::process::job_dir::{JobDir, JobLock};
+use crate::process::plan::{Step, SupervisorPlan};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start;
-use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::settings::data_dir::{create_private, if_found, write_atomic};
 use crate::sync::lock;
 

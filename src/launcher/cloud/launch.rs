@@ -20,8 +20,8 @@ use crate::launcher::{
 };
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::plan::{Step, SupervisorPlan};
 use crate::process::runner::{CliCall, in_budget};
-use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
 use crate::redact::Redactor;
 use crate::settings::data_dir::if_found;

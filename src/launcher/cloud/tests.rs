@@ -18,9 +18,9 @@ use crate::launcher::{JobLog, LaunchSpec};
 use crate::parse::prices::{self, CatalogMachine};
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::plan::Epilogue;
 use crate::process::runner::{CliCall, Output};
 use crate::process::start::StartRequest;
-use crate::process::supervisor::Epilogue;
 use crate::process::tests::executable;
 
 /// A cloud whose one cluster `dev` has one job, 7.

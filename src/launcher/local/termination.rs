@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::{ended_status, unrecorded_status};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobState, JobStatus};
-use crate::process::job_dir::{ExitRecord, JobDir, Termination};
+use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::supervisor::notify;
-use crate::process::table::{JobProcesses, ProcessTable, Terminator};
+use crate::process::table::{JobProcesses, ProcessTable, Termination, Terminator};
 use crate::settings::data_dir::create_private;
 
 /// The time that a cancel waits for the processes to end before it answers that some are left.

@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::table::Termination;
 
 fn job_dir() -> (TempDir, JobDir, JobLock) {
     let parent = tempfile::tempdir().unwrap();

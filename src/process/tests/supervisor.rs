@@ -9,10 +9,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::plan::{Step, SupervisorPlan};
 use crate::process::start::{self, StartRequest};
-use crate::process::supervisor::{
-    Step, SupervisorPlan, supervise_on, write_exit_record_with_retry,
-};
+use crate::process::supervisor::{supervise_on, write_exit_record_with_retry};
 use crate::process::table::ProcessTable;
 use crate::process::tests::executable;
 

@@ -16,9 +16,9 @@ use crate::launcher::{
     LaunchOptions, LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
+use crate::process::plan::SupervisorPlan;
 use crate::process::runner::{Cli, CliCall, in_budget};
 use crate::process::start::StartRequest;
-use crate::process::supervisor::SupervisorPlan;
 use crate::service::requests::{CancelRequest, RunRequest};
 use crate::settings::data_dir::DataDir;
 use tokio::sync::watch;

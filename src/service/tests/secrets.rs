@@ -12,8 +12,8 @@ use crate::launcher::{
     LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::JobLock;
+use crate::process::plan::SupervisorPlan;
 use crate::process::start::StartRequest;
-use crate::process::supervisor::SupervisorPlan;
 use crate::redact::Redactor;
 use crate::service::JobService;
 use crate::service::answers::{LogsAnswer, PollAnswer, fields};
