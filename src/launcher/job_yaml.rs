@@ -25,14 +25,19 @@ pub(crate) struct JobConfig {
 }
 
 impl JobConfig {
-    /// Builds the config for `spec`. `shell_envs`: Oumi writes `export NAME=value` into a script without quoting the value
-    /// (oumi 0.9 on slurm, polaris, perlmutter and frontier), so the values of the call are quoted here.
-    pub(crate) fn new(spec: &LaunchSpec, shell_envs: bool) -> Self {
+    /// Builds the config for `spec`. `is_login_node`: Oumi submits a script on a machine where the user has a home (oumi 0.9 on
+    /// slurm, polaris, perlmutter and frontier). It writes `export NAME=value` into that without quoting the value, so the values of
+    /// the call are quoted here.
+    pub(crate) fn new(spec: &LaunchSpec, is_login_node: bool) -> Self {
         let mut warnings = Vec::new();
         let mut document = match spec.config.is_job {
             true => merge_job_config(spec, &mut warnings),
-            false => wrap_training_config(spec),
+            false => wrap_training_config(spec, is_login_node),
         };
+        // Its rsync copies a folder itself into that of the job, unless the path ends in a slash.
+        if is_login_node && document.get("working_dir") == Some(&json!(spec.client_cwd)) {
+            document.insert("working_dir".to_owned(), json!(spec.client_cwd.join("")));
+        }
         merge_resources(&mut document, spec, &mut warnings);
         if let Some(seconds) = spec.options.time_limit_seconds() {
             let run = document.get("run").and_then(Value::as_str);
@@ -44,7 +49,7 @@ impl JobConfig {
             }
         }
         let text = |value: &String| {
-            if shell_envs {
+            if is_login_node {
                 quote(value)
             } else {
                 value.clone()
@@ -154,8 +159,9 @@ fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String
     document
 }
 
-fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
-    let is_there = |path: &&str| expand_home(path).is_file();
+fn wrap_training_config(spec: &LaunchSpec, is_login_node: bool) -> Map<String, Value> {
+    // Those in the user's home there stay as they are.
+    let is_there = |path: &&str| !is_login_node && expand_home(path).is_file();
     let credentials = CREDENTIALS.into_iter().filter(is_there);
     let mut mounts = Map::from_iter(credentials.map(|path| (path.to_owned(), path.into())));
     let config = relative_word(&spec.config.path, &spec.client_cwd).unwrap_or_else(|| {

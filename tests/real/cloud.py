@@ -15,7 +15,7 @@ from server import Server, saw, until
 
 SECRET = "it's $5 \"a secret\" of ${HOME}"
 LONG = "echo secret=$MY_SECRET\nfor i in $(seq 2000); do echo step $i; sleep 1; done\n"
-SHORT = "for i in 1 2 3; do echo short step $i; done\n"
+SHORT = "test -f short.yaml || exit 1  # Of the project.\nfor i in 1 2 3; do echo short step $i; done\n"
 
 
 def write_project(project, cloud):

@@ -144,6 +144,14 @@ fn wrapped_script_survives_hostile_values() {
         (&staged["setup"], &staged["run"]),
         (&json!("echo '$X'\n"), &json!("echo \"ü\"\n"))
     );
+
+    // The home on a login node is the user's own, and Oumi's rsync copies the folder itself without a slash at its end.
+    let slurm = json!({ "cloud": "slurm", "cluster_name": SLURM });
+    server.submit("train.yaml", slurm);
+    let staged = world.staged(4);
+    assert_eq!(staged["file_mounts"], json!({}));
+    let folder = world.home.project().join("");
+    assert_eq!(staged["working_dir"], json!(folder));
 }
 
 #[test]
