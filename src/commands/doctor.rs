@@ -145,18 +145,16 @@ async fn oumi(cli: &Cli) -> Vec<Check> {
     };
     // It has no `--version`.
     let ran = described(cli, &program, "oumi", &["--help"]).await;
-    let desktop = match find::find_oumi_from_desktop() {
-        Some(other) if other == program => {
-            Ok("a client started from the desktop finds it too".to_owned())
-        }
-        other => {
-            let other = other.map_or("no `oumi`".into(), |other| other.display().to_string());
-            let problem = format!(
-                "a client started from the desktop finds {other} where a project has no .venv"
-            );
-            let hint = "`oumi-mcp-server setup` names this one in the client's settings";
-            Err(JobError::failed(problem).with_hint(hint))
-        }
+    let other = find::find_oumi_from_desktop();
+    let found = other.as_ref().map(|other| other.display().to_string());
+    let found = found.unwrap_or_else(|| "no `oumi`".to_owned());
+    let from_desktop = format!("a client started from the desktop finds {found}");
+    let desktop = if other == Some(program) {
+        Ok(from_desktop)
+    } else {
+        let problem = format!("{from_desktop} where a project has no .venv");
+        let hint = "`oumi-mcp-server setup` names this one in the client's settings";
+        Err(JobError::failed(problem).with_hint(hint))
     };
     vec![
         Check::new("oumi", ran.map(|(_, found)| found), Failure),

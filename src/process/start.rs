@@ -99,11 +99,6 @@ pub(crate) fn is_supervised(dir: &JobDir) -> io::Result<bool> {
     Ok(!dir.is_start_claimed()? || ProcessTable::read().map(has_supervisor)?)
 }
 
-/// Tells if a supervisor was killed before it had run its epilogue.
-pub(crate) fn has_abandoned_epilogue(dir: &JobDir) -> io::Result<bool> {
-    Ok(dir.epilogue()?.is_some() && !is_supervised(dir)?)
-}
-
 fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
     for (path, content) in &job.files {
         dir.write_new(path, content.as_bytes())?;

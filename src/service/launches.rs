@@ -16,7 +16,7 @@ use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, LaunchPlan, PRICE};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::on_file_threads;
-use crate::process::start::{has_abandoned_epilogue, is_alive};
+use crate::process::start::{is_alive, is_supervised};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, duplicate};
 
@@ -257,10 +257,10 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     if job.oumi_job_id.is_empty() {
         return dir.exists();
     }
-    // A job on this machine has no epilogue.
+    // A job on this machine has no epilogue. That of a launch is left over where its supervisor was killed.
     let is_cloud = !context.is_local(&job.cloud);
-    Ok(!context.policy.read_only
-        && (dir.has_pending_cancel()? || is_cloud && has_abandoned_epilogue(&dir)?))
+    let has_epilogue = is_cloud && dir.epilogue()?.is_some() && !is_supervised(&dir)?;
+    Ok(!context.policy.read_only && (has_epilogue || dir.has_pending_cancel()?))
 }
 
 /// Creates the folder of a new job. One that a server left without a record is replaced, unless its processes live.

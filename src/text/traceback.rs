@@ -86,21 +86,17 @@ impl<'a> Line<'a> {
         while let Some(prefix) = FORMS.prefix.find(line.text).filter(|found| found.end > 0) {
             let (prefix, text) = line.text.split_at(prefix.end);
             line.text = text;
-            line.add_prefix(prefix);
+            let mut forms = FORMS.process.iter();
+            let found = forms.find_map(|form| form.captures_iter(prefix).next());
+            let process = found.and_then(|found| processes(&found).pop());
+            if let Some(process) = process.filter(|process| !line.is_of(process)) {
+                line.source += &(process + "/");
+            }
+            let mut levels = FORMS.levels.iter();
+            let level = levels.find(|(_, form)| form.is_match(prefix));
+            line.level = level.map(|(level, _)| *level).or(line.level);
         }
         line
-    }
-
-    fn add_prefix(&mut self, prefix: &str) {
-        let forms = FORMS.process.iter();
-        let mut found = forms.filter_map(|form| form.captures_iter(prefix).next());
-        let name = found.next().and_then(|found| processes(&found).pop());
-        if let Some(name) = name.filter(|name| !self.is_of(name)) {
-            self.source += &(name + "/");
-        }
-        let mut levels = FORMS.levels.iter();
-        let level = levels.find(|(_, form)| form.is_match(prefix));
-        self.level = level.map(|(level, _)| *level).or(self.level);
     }
 
     pub(crate) fn is_of(&self, process: &str) -> bool {
