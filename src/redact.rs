@@ -116,7 +116,7 @@ impl Redactor {
         2 * self.longest.max(ENVIRONMENT.longest) + 64
     }
 
-    /// Hides the known values, those of this process's own environment, and what looks like a token. No other line gets longer.
+    /// Hides the known values, those of this process's own environment, and what looks like a token. Only lines of a value get longer.
     pub fn redact(&self, text: &str) -> String {
         if let Some(error) = &self.unreadable {
             return format!(

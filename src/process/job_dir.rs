@@ -281,10 +281,8 @@ impl JobDir {
 
     /// Opens a file to append to, 0600.
     pub(super) fn open_to_append(&self, name: &str) -> io::Result<File> {
-        open_options()
-            .create(true)
-            .append(true)
-            .open(self.file(name))
+        let mut options = open_options();
+        options.create(true).append(true).open(self.file(name))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {

@@ -86,11 +86,8 @@ impl ProcessTable {
         let leader = self.0.iter().find(|process| process.pid == supervisor);
         // Or another process has its pid.
         let is_own = leader.is_none_or(|process| process.mark == job_dir);
-        let in_session = self
-            .0
-            .iter()
-            .filter(|it| it.session == supervisor && is_own);
-        let steps = in_session.filter(|process| process.pid != supervisor);
+        let is_step = |it: &Process| it.session == supervisor && it.pid != supervisor;
+        let steps = self.0.iter().filter(|process| is_own && is_step(process));
         steps.map(|step| send(step.pid, Signal::KILL)).count() > 0
     }
 
@@ -279,10 +276,8 @@ pub(super) fn is_worker(pid: u32, members: &HashSet<u32>) -> bool {
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default();
     let status = String::from_utf8_lossy(&read(pid, "status")).into_owned();
-    let mut parent = status
-        .lines()
-        .filter_map(|line| line.strip_prefix("PPid:\t"));
-    let Some(parent) = parent.find_map(|parent| parent.parse().ok()) else {
+    let parent = |line: &str| line.strip_prefix("PPid:\t")?.parse().ok();
+    let Some(parent) = status.lines().find_map(parent) else {
         return false;
     };
     let command = read(pid, "cmdline");
