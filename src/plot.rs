@@ -38,10 +38,12 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     }
     let places = || curves.iter().flat_map(|curve| &curve.points);
     let figures = places().map(|place| place.1);
-    let figures = figures.filter(|figure| !figure.is_nan());
+    let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
+    figures.sort_by(f64::total_cmp);
     let chart = Chart {
         x: Axis::new(places().map(|place| place.0), 8.0, 1.0)?,
-        y: Axis::new(figures, 7.0, 0.0).or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
+        y: Axis::new(without_spikes(&figures).iter().copied(), 7.0, 0.0)
+            .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
     let mut canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
     chart.draw_axes(&mut canvas);
@@ -55,6 +57,21 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let unit = if has_steps { "by step" } else { "by report" };
     canvas.text(unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
     canvas.png()
+}
+
+/// Leaves out the ends of sorted figures where these are far from nearly all, so that one spike does not flatten the rest.
+fn without_spikes(figures: &[f64]) -> &[f64] {
+    let few = figures.len() / 50;
+    let most = &figures[few..figures.len() - few];
+    let span = |part: &[f64]| {
+        part.last()
+            .zip(part.first())
+            .map_or(0.0, |(high, low)| high - low)
+    };
+    match span(figures) > 10.0 * span(most) && span(most) > 0.0 {
+        true => most,
+        false => figures,
+    }
 }
 
 struct Curve {

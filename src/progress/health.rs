@@ -56,7 +56,7 @@ pub(super) fn bad_news(history: &History) -> Vec<BadNews> {
         && let Some(loss) = newest.filter(|loss| loss.is_finite())
         && loss >= GROWTH * best.max(FLOOR)
     {
-        let times = (loss / best).round();
+        let times = short_number((loss / best).round());
         let at = step.map_or_else(String::new, |step| format!(" at step {step}"));
         let (loss, best) = (short_number(loss), short_number(best));
         news.push(BadNews {
