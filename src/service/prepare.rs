@@ -16,7 +16,7 @@ use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
 use crate::settings::data_dir::real_path;
-use crate::text::{compact, join_names, shorten};
+use crate::text::{compact, join_names, one_line, shorten};
 
 /// The longest time limit: a year.
 const MAX_HOURS: f64 = 8784.0;
@@ -221,7 +221,7 @@ fn job_id_from_name(name: &str) -> Result<String> {
     let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
     let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
     let is_short = (1..=MAX_JOB_ID_BYTES).contains(&job_id.len());
-    if is_short && !job_id.chars().any(char::is_control) {
+    if is_short && one_line(job_id) == job_id {
         return Ok(job_id.to_owned());
     }
     let name = shorten(name, MAX_JOB_ID_BYTES);
@@ -363,4 +363,18 @@ async fn neighbours<'a>(
         job.is_some_and(|job| !job.status.is_done && is_here(job.status.state))
     });
     Ok(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::job_id_from_name;
+
+    #[test]
+    fn job_name_becomes_an_id_that_reads_as_it_stands() {
+        assert_eq!(job_id_from_name(" ../a/b. ").unwrap(), "a_b");
+        let long = "a".repeat(129);
+        for name in ["", " ..", "a\nb", "a\u{202e}b", "a\u{2028}b", &long] {
+            assert!(job_id_from_name(name).is_err(), "{name:?}");
+        }
+    }
 }
