@@ -289,7 +289,7 @@ impl Output {
 }
 
 /// Tells if a checkpoint was written to its end: Hugging Face's trainer, which names it so, writes its own state last.
-fn is_whole(checkpoint: &Path) -> bool {
+pub(super) fn is_whole(checkpoint: &Path) -> bool {
     let name = checkpoint.file_name().unwrap_or_default();
     !name.as_bytes().starts_with(b"checkpoint-") || checkpoint.join("trainer_state.json").exists()
 }

@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde_json::Value;
 
 use super::costs::Costs;
-use super::observe::newest_checkpoint;
+use super::observe::{is_whole, newest_checkpoint};
 use super::plan_cache::ANOTHER_DRY_RUN;
 use super::requests::RunRequest;
 use super::{Context, JobService, setting_problems};
@@ -319,6 +319,10 @@ async fn check_collisions(
         let training = launch.spec.config.document.get("training");
         let resumes = training.is_some_and(|it| it["try_resume_from_last_checkpoint"] == true);
         let what = match resumes {
+            // Transformers would take it all the same.
+            _ if !is_whole(&output_dir.join(&checkpoint)) => {
+                "it was not written whole: delete it before you resume"
+            }
             true => "this job resumes from it",
             false => {
                 "this job may write over it; training.try_resume_from_last_checkpoint resumes it"

@@ -145,6 +145,14 @@ async fn checkpoints_of_an_earlier_run_are_a_warning() {
     );
     let config = "training: {output_dir: out, try_resume_from_last_checkpoint: true}\n";
     let answer = test.run_config(config, test.dry("job", "local")).await;
+    let cut = "was not written whole: delete it";
+    assert!(answer.warnings[0].contains(cut), "{answer:?}");
+    let state = test
+        .home
+        .path()
+        .join("out/checkpoint-10/trainer_state.json");
+    fs::write(state, "{}").unwrap();
+    let answer = test.run_config(config, test.dry("job", "local")).await;
     assert!(answer.warnings[0].contains("resumes from it"), "{answer:?}");
     // On a cloud the folder is another.
     let answer = test.service.run(test.dry("job", "gcp")).await;
