@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use serde_json::Value;
 
 use super::cloud::{Change, CloudBackend, failure_text, is_plain, log_file, merge_queues};
 use super::job_yaml::JobConfig;
@@ -83,6 +84,7 @@ impl CloudBackend for Oumi {
         // For these clouds Oumi writes the job's variables into a shell script without quoting them.
         let mut config = JobConfig::new(spec, user.is_some());
         if let Some(user) = user {
+            check_paths(&config)?;
             let named = config.document.insert("user".to_owned(), user.into());
             if let Some(other) = named.filter(|named| !named.is_null() && named != user) {
                 config.warnings.push(format!(
@@ -175,6 +177,27 @@ impl Oumi {
         let own = rows.filter(|(name, _)| name == cluster);
         let jobs = own.map(|(_, job)| job).collect();
         Ok([(cluster.to_owned(), Ok(jobs))].into())
+    }
+}
+
+/// Refuses paths that a shell reads as something else: Oumi 0.9 gives them to one without quoting them.
+fn check_paths(config: &JobConfig) -> Result<()> {
+    let mounts = config
+        .document
+        .get("file_mounts")
+        .and_then(Value::as_object);
+    let mounts = mounts.into_iter().flatten();
+    let mounts = mounts.flat_map(|(to, from)| [Some(to.as_str()), from.as_str()]);
+    let folder = config.document.get("working_dir").and_then(Value::as_str);
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-~+@,:=%".contains(c);
+    let is_safe = |path: &&str| !path.starts_with('-') && path.chars().all(is_plain);
+    let mut paths = mounts.chain([folder]).flatten();
+    match paths.find(|path| !is_safe(path)) {
+        None => Ok(()),
+        Some(path) => Err(JobError::invalid(format!(
+            "Oumi would give {path:?} to a shell as it is"
+        ))
+        .with_hint("choose a path of letters, digits and `/._-~+@,:=%`")),
     }
 }
 

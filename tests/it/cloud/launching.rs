@@ -309,6 +309,13 @@ fn slurm_needs_a_cluster() {
     let mut server = world.server_with(&[("OUMI_SLURM_CONNECTIONS", "you@other")]);
     let answer = server.run("job.yaml", json!({ "cloud": "slurm" }));
     assert!(answer.refused().contains("user@host"), "{answer}");
+    // Oumi runs rsync through a shell.
+    for path in ["/my data", "/a;touch b", "$(id)", "-e/tmp/x"] {
+        let mounts = json!({ "~/x": path });
+        let asked = json!({ "cloud": "slurm", "cluster_name": SLURM, "file_mounts": mounts });
+        let answer = server.run("job.yaml", asked);
+        assert!(answer.refused().contains("to a shell"), "{answer}");
+    }
     assert_eq!(world.cloud.calls(), []);
 
     let envs = json!({ "MANY": "two words; $HOME" });
