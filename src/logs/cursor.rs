@@ -20,7 +20,7 @@ const KIND: &str = "log2";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// The inode; `None` for a log that was fetched.
-    file: Option<u64>,
+    pub(super) file: Option<u64>,
     offset: u64,
     check: u64,
 }
@@ -85,17 +85,14 @@ impl Cursor {
 
     /// Finds where to go on in `bytes`, the end of a log: at the first place with the text before it that the cursor had. If
     /// there are several, lines are rather given twice than never.
-    pub(super) fn find(&self, bytes: &[u8]) -> Result<u64, &'static str> {
-        if self.file.is_some() {
-            return Err(REPLACED);
-        }
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<u64> {
         let length = CHECKED.min(self.offset) as usize;
         // It also stops at a carriage return, when its line had not ended.
         let mut ends = memchr::memchr2_iter(b'\n', b'\r', bytes)
             .map(|at| at + usize::from(bytes[at] == b'\n'))
             .filter(|end| (1..=*end).contains(&length));
         let end = ends.find(|end| hash(&bytes[end - length..*end]) == self.check);
-        end.map(|end| end as u64).ok_or(GAP)
+        end.map(|end| end as u64)
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn fold_lines<'a>(
     }
     if let Some(mut held) = collapser.held.take() {
         // A blank line at the end of the log is none.
-        held.behind.pop_if(|line| line.text.is_empty());
+        held.behind.take_if(|line| line.text.is_empty());
         if !held.first.text.is_empty() {
             collapser.finish(held);
         }
@@ -175,8 +175,8 @@ struct Held<'a> {
     more: u64,
     /// The steps of the first and the last of the lines between.
     steps: Option<(u64, u64)>,
-    /// The bars and blank lines after a line of metrics, which go where another follows.
-    behind: Vec<Line<'a>>,
+    /// The newest bar or blank line after a line of metrics, which goes where another follows.
+    behind: Option<Line<'a>>,
 }
 
 impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
@@ -188,14 +188,12 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
             Some(held) => held.absorb(line, self.is_summary),
             None => Some(line),
         };
-        if let Some(first) = other {
-            let new = Held {
-                first,
-                ..Held::default()
-            };
-            if let Some(held) = self.held.replace(new) {
-                self.finish(held);
-            }
+        let other = other.map(|first| Held {
+            first,
+            ..Held::default()
+        });
+        if let Some(held) = other.and_then(|other| self.held.replace(other)) {
+            self.finish(held);
         }
     }
 
@@ -231,7 +229,7 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
 impl<'a> Held<'a> {
     /// Takes a line that says no more than those that are held, or little more, and gives any other back.
     fn absorb(&mut self, line: Line<'a>, is_summary: bool) -> Option<Line<'a>> {
-        let is_at_first = self.last.is_none() && self.behind.is_empty();
+        let is_at_first = self.last.is_none() && self.behind.is_none();
         if is_at_first && is_next_state(&self.first.text, &line.text) {
             self.first.text = line.text;
             return None;
@@ -240,10 +238,8 @@ impl<'a> Held<'a> {
         let is_metrics = is_summary && has_figure(&self.first.text);
         let is_alike = || without_numbers(&self.first.text).eq(without_numbers(&line.text));
         if is_metrics && (line.text.is_empty() || is_bar()) {
-            match self.behind.last_mut() {
-                Some(last) if last.text == line.text => {}
-                Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
-                _ => self.behind.push(line),
+            if self.behind.is_none() || !line.text.is_empty() {
+                self.behind = Some(line);
             }
             return None;
         }
@@ -262,7 +258,7 @@ impl<'a> Held<'a> {
         } else {
             return Some(line);
         }
-        self.behind.clear();
+        self.behind = None;
         None
     }
 }

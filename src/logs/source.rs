@@ -6,7 +6,7 @@ use std::path::Path;
 
 use memchr::{memchr, memchr2, memrchr};
 
-use super::cursor::{Cursor, REPLACED, read_at};
+use super::cursor::{Cursor, GAP, REPLACED, read_at};
 use super::fold::{CUT, WORD_SEARCH};
 use crate::redact::Redactor;
 use crate::settings::data_dir::open_regular;
@@ -112,15 +112,11 @@ impl<'a> Log<'a> {
         {
             return Ok((start, None));
         }
-        let found = match self.inode {
-            Some(_) => Err(REPLACED),
-            None => cursor.find(&read_at(&mut self.content, 0, self.end)?),
-        };
-        Ok(match found {
-            Ok(start) => (start, None),
-            // A whole log has no gap.
-            Err(_) if self.is_whole => (0, Some(REPLACED)),
-            Err(change) => (0, Some(change)),
-        })
+        let is_of_file = self.inode.or(cursor.file).is_some();
+        if !is_of_file && let Some(start) = cursor.find(&read_at(&mut self.content, 0, self.end)?) {
+            return Ok((start, None));
+        }
+        let may_have_gap = !self.is_whole && !is_of_file;
+        Ok((0, Some(if may_have_gap { GAP } else { REPLACED })))
     }
 }

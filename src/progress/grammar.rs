@@ -1,7 +1,7 @@
 //! Names and values in the text that trainers print: in a dictionary of Python or JSON, or in a line whose parts may be
 //! separated in any way (`step: 22  loss: 6.2`, `Step 3 | loss:1.1 lr:2e-05`, `iter 100: loss 3.1, time 23ms`).
 
-use memchr::{memchr_iter, memchr2};
+use memchr::memchr_iter;
 
 use super::tqdm::clock;
 use crate::text::end_of;
@@ -16,7 +16,19 @@ const MAX_DEPTH: usize = 3;
 const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.int64("];
 
 /// The ends of the names of files that are printed beside metrics.
-const EXTENSIONS: &str = "ckpt pt pth bin safetensors distcp json jsonl yaml log py";
+const EXTENSIONS: [&str; 11] = [
+    "ckpt",
+    "pt",
+    "pth",
+    "bin",
+    "safetensors",
+    "distcp",
+    "json",
+    "jsonl",
+    "yaml",
+    "log",
+    "py",
+];
 
 /// Gives `each` every pair in a line without a dictionary: its name, the text from its value on, and the line before it. A name
 /// is the text before a number, back to the number before it or to a separator. Numbers in paths and names of files are passed
@@ -80,7 +92,10 @@ pub(super) fn entries<'a>(
     while at < bytes.len() {
         match bytes[at] {
             quote @ (b'\'' | b'"') => {
-                key = at + 1..quote_end(bytes, at + 1, quote);
+                // One behind a backslash is a part of the text.
+                let mut quotes = memchr_iter(quote, &bytes[at + 1..]).map(|length| at + 1 + length);
+                let end = quotes.find(|quote| bytes[quote - 1] != b'\\');
+                key = at + 1..end.unwrap_or(bytes.len());
                 at = key.end;
             }
             b'{' | b'[' | b'(' => {
@@ -109,19 +124,6 @@ pub(super) fn entries<'a>(
         at += 1;
     }
     line.len()
-}
-
-/// Finds the quote that ends the text that begins at `start`.
-fn quote_end(bytes: &[u8], start: usize, quote: u8) -> usize {
-    let mut at = start;
-    while let Some(length) = memchr2(quote, b'\\', bytes.get(at..).unwrap_or_default()) {
-        at += length;
-        if bytes[at] == quote {
-            return at;
-        }
-        at += 2;
-    }
-    bytes.len()
 }
 
 /// The text from a value on, without what Python shows around it.
@@ -153,9 +155,8 @@ fn names_file(word: &str) -> bool {
     let inner = word.trim_matches(|c| !is_part(c));
     let extension = inner.rsplit_once('.').map(|(_, extension)| extension);
     inner.starts_with(['/', '~'])
-        || word.contains("./")
-        || word.contains("://")
-        || extension.is_some_and(|end| EXTENSIONS.split(' ').any(|known| known == end))
+        || word.contains('/') && (word.contains("./") || word.contains("://"))
+        || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.

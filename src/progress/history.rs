@@ -65,8 +65,7 @@ impl History {
             grad_norm: metrics.grad_norm,
             run: self.run,
         };
-        let figure = point.loss.or(point.eval_loss).or(point.reward);
-        if figure.or(point.grad_norm).is_none() {
+        if FIGURES.iter().all(|(_, figure)| figure(&point).is_none()) {
             return;
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();

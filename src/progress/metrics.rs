@@ -259,8 +259,8 @@ impl Report {
         found
     }
 
-    fn add(&mut self, name: &str, value: &str, before: &str) {
-        let Some((kind, factor)) = self.kind_of(name, value, before) else {
+    fn add(&mut self, name: &str, text: &str, before: &str) {
+        let Some((kind, factor)) = self.kind_of(name, text, before) else {
             return;
         };
         let is_first = !self.has_count() && !self.has_figure();
@@ -271,10 +271,7 @@ impl Report {
             self.form = name.to_owned().into();
         }
         let metrics = &mut self.metrics;
-        if kind == Kind::SecondsLeft {
-            return metrics.seconds_left = duration(value);
-        }
-        let Some((value, rest)) = number(value) else {
+        let Some((value, rest)) = number(text) else {
             return;
         };
         let (value, total) = (value * factor, || total(rest));
@@ -297,7 +294,7 @@ impl Report {
                     self.batch = Some((value, total()));
                 }
             }
-            Kind::SecondsLeft => {}
+            Kind::SecondsLeft => metrics.seconds_left = duration(text),
             Kind::Epoch => {
                 metrics.epoch = Some(value).filter(|epoch| epoch.is_finite());
                 (self.epochs, self.batch) = (total(), None);

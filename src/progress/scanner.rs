@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use memchr::{memchr, memchr3, memrchr3};
+use memchr::{memchr, memchr2, memchr3, memrchr3};
 use regex::bytes::Regex;
 
 use super::grammar::dictionary_start;
@@ -92,8 +92,11 @@ impl Scanner {
             true => strip_escapes(segment),
             false => Cow::Borrowed(segment),
         };
-        let prefix = may_have_prefix(&text).then(|| PREFIXES.find(&text));
-        let text = text[prefix.flatten().map_or(0, |all| all.end)..].trim_ascii_end();
+        // Each prefix has one of these, which most dictionaries and bars do not have before them.
+        let figures = memchr2(b'{', b'%', text.as_bytes()).unwrap_or(text.len());
+        let may_have_prefix = memchr2(b':', b')', &text.as_bytes()[..figures]).is_some();
+        let prefix = may_have_prefix.then(|| PREFIXES.find(&text)).flatten();
+        let text = text[prefix.map_or(0, |all| all.end)..].trim_ascii_end();
         if text.is_empty() {
             self.training.bar_cleared |= segment.ends_with("  ");
             return;
@@ -146,18 +149,6 @@ static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
         r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{syslog}|{time}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
-
-/// Tells most lines without such a prefix, at a glance: the word that they begin with ends in no colon, and in no blank before a
-/// time.
-fn may_have_prefix(line: &str) -> bool {
-    let line = line.trim_ascii_start();
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let behind = line.trim_start_matches(is_word).as_bytes();
-    matches!(
-        behind,
-        [b':', ..] | [b' ', b'0'..=b'3', ..] | [b' ', b' ', b'1'..=b'9', b' ', ..]
-    ) || line.starts_with(['(', '[', 'r'])
-}
 
 /// Marks what may be metrics, and a bar that was wiped, many times faster than reading it.
 static HITS: LazyLock<Option<Regex>> = LazyLock::new(|| {

@@ -289,7 +289,6 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
         &line(1, "2.5"),
         "… 48 lines like it, steps 2 to 49\n",
         &line(50, "2.5"),
-        "\n",
         &bar(51),
         "the end",
     ];

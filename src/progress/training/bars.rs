@@ -119,10 +119,7 @@ impl Training {
         }
         let label = bar.label.to_lowercase();
         let is_beside = (is_nested && own.is_some()) || self.has_ended;
-        let names_training = || {
-            let last = label.rsplit(": ").next();
-            matches!(last, Some("training" | "training progress"))
-        };
+        let last = || label.rsplit(": ").next();
         if label.contains('|')
             && let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
             && loss.starts_with("loss: ")
@@ -143,7 +140,7 @@ impl Training {
                 self.add_epoch_state(bar, report);
             }
         } else if report.is_loss()
-            || names_training()
+            || matches!(last(), Some("training" | "training progress"))
             || (!is_nested && self.is_training_bar(bar, &label))
         {
             self.bars.training = Some(Drawn::new(bar));
