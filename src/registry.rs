@@ -206,6 +206,6 @@ fn io_error(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> JobError {
     let problem = format!("cannot {doing} the job registry {}", path.display());
     move |error| {
         let error = JobError::failed(error).context(&problem);
-        error.with_hint("check the folder's permissions and free space")
+        error.with_hint("check that file, and the folder's permissions and free space")
     }
 }

@@ -34,13 +34,7 @@ type Records = Arc<Vec<JobRecord>>;
 pub(super) struct Written(Mutex<(Option<Vec<u8>>, Records)>);
 
 pub(super) fn read(path: &Path, last: &Written) -> io::Result<(Records, bool)> {
-    let bytes = match if_found(read_bounded(path, MAX_BYTES)) {
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            let reason = format!("{error}, so it is not a registry; move it away");
-            return Err(io::Error::new(error.kind(), reason));
-        }
-        bytes => bytes?.unwrap_or_else(|| b"[]".to_vec()),
-    };
+    let bytes = if_found(read_bounded(path, MAX_BYTES))?.unwrap_or_else(|| b"[]".to_vec());
     {
         let last = lock(&last.0);
         if last.0.as_ref() == Some(&bytes) {

@@ -73,7 +73,6 @@ impl Config {
                 ErrorKind::NotFound if !config_path.ends_with(".yaml") => {
                     format!("check the path; if it is the alias of a recipe, {FETCH}")
                 }
-                ErrorKind::FileTooLarge => "no config is that large; check the path".to_owned(),
                 _ => "check `config_path` and `client_cwd`".to_owned(),
             };
             JobError::invalid(format!("cannot read the config {at}: {error}")).with_hint(hint)
