@@ -106,6 +106,8 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         if stopped.is_some() || block.start == 0 {
             break;
         }
+        // A block of equal lines has few to be looked at.
+        searched = MAX_LINE;
         block = log.lines_before(block.start, BLOCK)?;
     }
     let note = stopped.map(|why| {
