@@ -110,10 +110,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         searched = MAX_LINE;
         block = log.lines_before(block.start, BLOCK)?;
     }
-    let note = stopped.map(|why| {
-        let (newest, all) = (HumanBytes(log_bytes - block.start), HumanBytes(log_bytes));
-        format!("The search stopped because {why}: of the log, which is {all} long, no more than the last {newest} were searched.")
-    });
+    let note = stopped.map(|why| how_far(why, log_bytes - block.start, log_bytes));
     let text = matches.text(query);
     Ok(Excerpt {
         matches: Some(matches.count),
@@ -126,6 +123,13 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         log_bytes,
         ..Excerpt::default()
     })
+}
+
+fn how_far(stopped: &str, searched: u64, all: u64) -> String {
+    let (newest, all) = (HumanBytes(searched), HumanBytes(all));
+    format!(
+        "The search stopped because {stopped}: of the log, which is {all} long, no more than the last {newest} were searched."
+    )
 }
 
 /// The lines of the answer, picked from lines that come newest first.
