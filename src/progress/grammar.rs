@@ -131,12 +131,11 @@ fn value(text: &str) -> &str {
     let is_value = |byte| !matches!(byte, b' ' | b'\'' | b'"' | b'[');
     let start = text.bytes().position(is_value);
     let text = &text[start.unwrap_or(text.len())..];
-    if !matches!(text.as_bytes(), [b't' | b'n', ..]) {
-        return text;
-    }
-    let mut calls = CONSTRUCTORS.iter();
-    let in_call = calls.find_map(|call| text.strip_prefix(call));
-    in_call.unwrap_or(text)
+    let may_be_call = matches!(text.as_bytes(), [b't' | b'n', ..]);
+    let mut calls = CONSTRUCTORS.iter().filter(|_| may_be_call);
+    calls
+        .find_map(|call| text.strip_prefix(call))
+        .unwrap_or(text)
 }
 
 /// Finds the brace that a dictionary in a line begins with.

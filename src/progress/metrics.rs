@@ -76,12 +76,6 @@ impl Metrics {
         }
     }
 
-    /// Forgets the figures that a trainer prints anew at each report.
-    pub(super) fn forget_report(&mut self) {
-        (self.loss, self.reward) = (None, None);
-        (self.learning_rate, self.grad_norm) = (None, None);
-    }
-
     /// Rounds the figures to five digits: some trainers print seventeen.
     pub(crate) fn round(&mut self) {
         let round = |figure: &mut f64| {
@@ -155,13 +149,6 @@ impl Report {
             // A mean over the run is not the newest loss.
             self.metrics.loss = None;
         }
-    }
-
-    /// Adds a line of a block, whose own count is newer than that of its head.
-    pub(super) fn add_block_line(&mut self, line: &str) {
-        let batch = self.batch.take();
-        self.add_line(line);
-        self.batch = self.batch.or(batch);
     }
 
     pub(super) fn has(&self, mark: Kind) -> bool {

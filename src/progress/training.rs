@@ -103,7 +103,10 @@ impl Training {
             let is_count = number(line).is_some_and(|(_, rest)| rest.starts_with('/'));
             let is_part = line.starts_with([' ', '\t']) || is_count;
             if is_part && report.metrics.step.is_none() {
-                block.add_block_line(line);
+                // Its own count is newer than that of the head.
+                let batch = block.batch.take();
+                block.add_line(line);
+                block.batch = block.batch.or(batch);
                 report = block.clone();
             }
         }
@@ -244,7 +247,9 @@ impl Training {
         }
         if is_of_training {
             if metrics.step.is_none() || metrics.step != self.loss_step {
-                self.metrics.forget_report();
+                // Each report has these anew.
+                (self.metrics.loss, self.metrics.reward) = (None, None);
+                (self.metrics.learning_rate, self.metrics.grad_norm) = (None, None);
             }
             self.loss_step = metrics.step;
         }
