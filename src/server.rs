@@ -129,20 +129,20 @@ impl ServerHandler for Server {
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         };
         request.arguments = Some(fitted);
-        let mut server = self.clone();
+        let (service, mut server) = (self.service.clone(), self.clone());
         let caller = match tools::is_read_only(tool) {
             true => None,
             false => ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts)),
         };
         let caller = caller.map(Arc::new);
         if let Some(caller) = &caller {
-            server.service = self.service.with_consent(caller.clone());
+            server.service = server.service.with_consent(caller.clone());
         }
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
         let call = async move {
             server.recovered().await;
-            let answer = progress::with_progress(context, |context| {
-                let call = ToolCallContext::new(&server, request, context);
+            let answer = progress::with_progress(server, context, |server, context| {
+                let call = ToolCallContext::new(server, request, context);
                 server.router().call(call).boxed()
             });
             let mut answer = answer.await?;
@@ -153,7 +153,7 @@ impl ServerHandler for Server {
                 return Ok(required.into());
             }
             let task = match as_task {
-                true => tasks::from_run_answer(&server.service, &answer).await,
+                true => tasks::from_run_answer(&service, &answer).await,
                 false => None,
             };
             Ok(task.unwrap_or(answer))
@@ -278,9 +278,10 @@ impl Service<RoleServer> for Dispatcher {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         context.extensions.insert(Arc::clone(&call));
+        let answer = async move { server.handle_request(request, context).await }.boxed();
         let answering = async move {
             let _permit = permit;
-            let answer = Box::pin(server.handle_request(request, context)).await;
+            let answer = answer.await;
             let Some(call) = lock(&call).take() else {
                 return answer;
             };

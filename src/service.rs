@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::error::{JobError, Result};
 use crate::in_flight::InFlight;
-use crate::launcher::{Launcher, oumi_cloud};
+use crate::launcher::{JobIdentity, JobStatus, Launcher, oumi_cloud};
 use crate::process::find;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -51,15 +51,14 @@ const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 /// The wait of a call for the status of the job that it launched or cancelled.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
 
-/// Reports what a long call is waiting for. Must not block.
-pub(crate) type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
-
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
 pub(crate) struct JobService {
     context: Arc<Context>,
     /// The way to the user of the call; `None` where nobody is asked.
     provider: Option<Arc<dyn ConsentProvider>>,
+    /// Tells the caller what a long call is waiting for. Must not block.
+    on_progress: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl JobService {
@@ -82,6 +81,7 @@ impl JobService {
         Self {
             context: Arc::new(context),
             provider: None,
+            on_progress: Arc::new(|_| {}),
         }
     }
 
@@ -90,9 +90,22 @@ impl JobService {
     pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
         let asks = self.policy().ask != AskUser::Never;
         Self {
-            context: Arc::clone(&self.context),
             provider: asks.then_some(provider),
+            ..self.clone()
         }
+    }
+
+    /// Returns the same service for a call that reports its progress.
+    #[must_use]
+    pub(crate) fn reporting(&self, on_progress: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self {
+            on_progress: Arc::new(on_progress),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn report(&self, message: &str) {
+        (self.on_progress)(message);
     }
 
     pub(crate) fn policy(&self) -> &Policy {
@@ -183,12 +196,14 @@ impl Context {
         Ok(launcher)
     }
 
+    /// Asks the launcher of a job for its status, whether or not the policy allows the cloud.
+    async fn status(&self, job: &JobIdentity) -> Result<JobStatus> {
+        self.launcher(&job.cloud)?.status(job).await
+    }
+
     /// Tells if a job is over, or its launcher knows nothing of it any more. A job whose launcher does not answer is not.
     async fn is_over(&self, record: &JobRecord) -> bool {
-        let Ok(launcher) = self.launcher(&record.cloud) else {
-            return false;
-        };
-        match launcher.status(&record.identity()).await {
+        match self.status(&record.identity()).await {
             Ok(status) => status.is_done,
             Err(error) => error.is_not_found(),
         }
@@ -253,9 +268,8 @@ impl Context {
 
     /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
     fn has_pending_cancel(&self, job_id: &str) -> bool {
-        let dir = self.job_dir(job_id);
-        let pending = dir.map_or(Ok(false), |dir| dir.has_pending_cancel());
-        pending.unwrap_or_else(|error| {
+        let pending = self.job_dir(job_id).map(|dir| dir.has_pending_cancel());
+        pending.unwrap_or(Ok(false)).unwrap_or_else(|error| {
             // The request stays beside the job, and the next call about the job tries again.
             tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
             false

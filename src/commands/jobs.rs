@@ -184,8 +184,8 @@ async fn cancel(service: &JobService, job: &Job, force: bool) -> CommandResult {
         job: JobIdentity::of(&job.id),
         force,
     };
-    let report = |what: &str| note(&for_person(what));
-    let answer = service.cancel_with_progress(request, &report).await;
+    let reporting = service.reporting(|what| note(&for_person(what)));
+    let answer = reporting.cancel(request).await;
     if !answer.success || answer.is_done {
         return job.output.print(&answer, text::job);
     }

@@ -1,40 +1,31 @@
 //! Progress notifications for a call whose client gave a token. They never hold the call up: a slow client gets the newest only.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rmcp::model::ProgressNotificationParam;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::Context;
+use super::{Context, Server};
 
 /// After this time without news the client is told that the call goes on.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The newest message of a call. It travels in the extensions of the request.
-type Newest = Arc<watch::Sender<String>>;
-
-/// Returns what the call of `context` reports its progress with. Without a token it does nothing.
-pub(super) fn reporter(context: &Context) -> impl Fn(&str) + Send + Sync + use<> {
-    let newest = context.extensions.get::<Newest>().cloned();
-    move |message| {
-        if let Some(newest) = &newest {
-            newest.send_if_modified(|last| std::mem::replace(last, message.to_owned()) != message);
-        }
-    }
-}
-
-pub(super) async fn with_progress<T, F: Future<Output = T>>(
-    mut context: Context,
-    work: impl FnOnce(Context) -> F,
+/// Does the work of a call with a service that reports its progress to the client.
+pub(super) async fn with_progress<T>(
+    mut server: Server,
+    context: Context,
+    work: impl for<'a> FnOnce(&'a Server, Context) -> BoxFuture<'a, T>,
 ) -> T {
     let Some(token) = context.meta.get_progress_token() else {
-        return work(context).await;
+        return work(&server, context).await;
     };
     let (newest, mut messages) = watch::channel(String::new());
     let (peer, cancelled) = (context.peer.clone(), context.ct.clone());
-    context.extensions.insert(Arc::new(newest));
+    server.service = server.service.reporting(move |message| {
+        newest.send_if_modified(|last| std::mem::replace(last, message.to_owned()) != message);
+    });
     let started_at = Instant::now();
     let notifying = async {
         let mut last = "working".to_owned();
@@ -56,5 +47,6 @@ pub(super) async fn with_progress<T, F: Future<Output = T>>(
         }
     };
     // Boxed: most calls have no token, and need no memory for this.
-    tokio::join!(work(context), Box::pin(notifying)).0
+    let working = Box::pin(async move { work(&server, context).await });
+    tokio::join!(working, Box::pin(notifying)).0
 }

@@ -98,14 +98,13 @@ pub(super) async fn read(service: &JobService, uri: String) -> Answer<ReadResour
         _ => None,
     };
     let record = service.registry().get(&job_id).await.map_err(internal)?;
-    if list.is_none() && record.is_none() {
-        return Err(not_found(&uri));
-    }
     let job = JobIdentity::of(&job_id);
     let (error, contents) = if let Some(status) = list {
         let limit = ListRequest::default().limit;
         let list = service.list(ListRequest { status, limit }).await;
         (list.error.clone(), to_text(&list)?)
+    } else if record.is_none() {
+        return Err(not_found(&uri));
     } else if is_log {
         let request = LogsRequest {
             job,

@@ -71,7 +71,7 @@ pub(super) async fn cancel(service: &JobService, task_id: &str) -> Answer<()> {
         job: JobIdentity::of(task_id),
         force: false,
     };
-    let answer = service.cancel_with_progress(request, &|_| {}).await;
+    let answer = service.cancel(request).await;
     match answer.success || answer.is_done {
         true => Ok(()),
         false => Err(internal(answer.error.unwrap_or_default())),

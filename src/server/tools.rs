@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::tasks::version_has_tasks;
-use super::{Context, Server, progress};
+use super::{Context, Server};
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer, to_json,
 };
@@ -49,14 +49,13 @@ impl Server {
             let root = Box::pin(project_folder(&context)).await;
             request.client_cwd = root.unwrap_or_default();
         }
-        let on_progress = progress::reporter(&context);
         if context.ct.is_cancelled() {
             return failure("the client cancelled the call");
         }
         // A launch that has begun goes on. A question to the user is withdrawn first.
         tokio::select! {
             biased;
-            run = self.service.run_with_progress(request, &on_progress) => answer(&run),
+            run = self.service.run(request) => answer(&run),
             () = context.ct.cancelled() => failure("the client cancelled the call"),
         }
     }
@@ -74,8 +73,7 @@ impl Server {
         Parameters(request): Parameters<PollRequest>,
         context: Context,
     ) -> CallToolResult {
-        let report = progress::reporter(&context);
-        let on_poll = |poll: &PollAnswer| report(&poll.message);
+        let on_poll = |poll: &PollAnswer| self.service.report(&poll.message);
         let shows_progress = context.meta.get_progress_token().is_some();
         tokio::select! {
             poll = self.service.poll_until(request, &on_poll, shows_progress) => answer(&poll),
@@ -105,14 +103,8 @@ impl Server {
         output_schema = schema_for_output::<CancelAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn cancel_job(
-        &self,
-        Parameters(request): Parameters<CancelRequest>,
-        context: Context,
-    ) -> CallToolResult {
-        let on_progress = progress::reporter(&context);
-        let cancelling = self.service.cancel_with_progress(request, &on_progress);
-        answer(&cancelling.await)
+    async fn cancel_job(&self, Parameters(request): Parameters<CancelRequest>) -> CallToolResult {
+        answer(&self.service.cancel(request).await)
     }
 
     /// List the known jobs, newest first, each with its current status; `warnings` names what could not be asked. Use it to find

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::sanitize::answers;
 use crate::launcher::JobState;
@@ -23,22 +23,17 @@ const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
 pub(crate) fn leave_out_empty(answer: &mut Value) {
     match answer {
         Value::Object(fields) => {
-            // Serde leaves out the empty fields of rows.
-            let is_whole = |name: &str| matches!(name, "job_config" | "jobs");
-            for (_, value) in fields.iter_mut().filter(|(name, _)| !is_whole(name)) {
-                leave_out_empty(value);
-            }
             if fields.get("oumi_job_id") == fields.get("job_id") {
                 fields.remove("oumi_job_id");
             }
-            fields.retain(|name, value| match value {
-                Value::Null => false,
-                _ if KEPT.contains(&name.as_str()) => true,
-                Value::String(text) => !text.is_empty(),
-                Value::Array(items) => !items.is_empty(),
-                Value::Object(fields) => !fields.is_empty(),
-                Value::Bool(is_so) => *is_so,
-                Value::Number(_) => true,
+            let empty = [json!(false), json!(""), json!([]), json!({})];
+            fields.retain(|name, value| {
+                // Serde leaves out the empty fields of rows.
+                if !["job_config", "jobs"].contains(&name.as_str()) {
+                    leave_out_empty(value);
+                }
+                let is_kept = KEPT.contains(&name.as_str()) || !empty.contains(value);
+                is_kept && !value.is_null()
             });
             if fields.contains_key("success") && !fields.contains_key("status") {
                 // The call did not get as far as the job.

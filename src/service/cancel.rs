@@ -13,7 +13,7 @@ use super::lookup::ResolvedJob;
 use super::poll::poll;
 use super::requests::{CancelRequest, DownRequest, StopRequest};
 use super::sanitize::sanitize;
-use super::{Context, JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT};
+use super::{Context, JobService, LAUNCH_WAIT, STATUS_WAIT};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, status};
@@ -28,15 +28,11 @@ const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
     /// Cancels a job, and polls one that is cancelled, to report how far it came.
-    pub(crate) async fn cancel_with_progress(
-        &self,
-        request: CancelRequest,
-        on_progress: OnProgress<'_>,
-    ) -> CancelAnswer {
+    pub(crate) async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
         let context = &self.context;
         let mut job = JobIdentity::of(&request.job.job_id);
         // All that is asked before the cancel shares one time budget.
-        let outcome = in_budget(self.try_cancel(request, &mut job, on_progress)).await;
+        let outcome = in_budget(self.try_cancel(request, &mut job)).await;
         let mut answer = answer(job.clone(), outcome);
         if answer.success && answer.state == JobState::Cancelled {
             let now = until(Instant::now() + STATUS_WAIT, poll(context, job.shortest())).await;
@@ -61,14 +57,13 @@ impl JobService {
         &self,
         request: CancelRequest,
         meant: &mut JobIdentity,
-        on_progress: OnProgress<'_>,
     ) -> Result<JobStatus> {
         let (context, force) = (&self.context, request.force);
         let job = launches::resolve(context, &request.job).await?;
         meant.clone_from(&job.identity);
         context.policy.check(&meant.cloud)?;
         if context.in_flight.contains(&meant.job_id) {
-            on_progress("the launch is under way; the job is cancelled as soon as it ends");
+            self.report("the launch is under way; the job is cancelled as soon as it ends");
         }
         if let Some(outcome) = cancel_in_flight(context, meant, force).await? {
             return Ok(outcome);
@@ -93,7 +88,7 @@ impl JobService {
             };
             self.confirm(&change).await?;
         }
-        on_progress("asking the job to end");
+        self.report("asking the job to end");
         let outcome = cancel_by_launcher(context, &named, force).await;
         outcome.map_err(|error| match error.kind {
             ErrorKind::NotFound => error,
@@ -268,13 +263,12 @@ async fn cancel_in_flight(
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let status = match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
         Some(LaunchOutcome::Cancelled { job, .. }) => *job,
-        Some(LaunchOutcome::Unknown(reason)) => return Err(JobError::failed(reason)),
-        // A launch that was killed may have left a job all the same.
-        Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
-            return Err(JobError::failed(reason));
-        }
-        Some(LaunchOutcome::Failed(reason)) => {
+        Some(LaunchOutcome::Failed(reason)) if killed.is_none() => {
             JobStatus::failed().with_message(format!("its launch failed: {reason}"))
+        }
+        // A launch that was killed may have left a job all the same.
+        Some(LaunchOutcome::Failed(reason) | LaunchOutcome::Unknown(reason)) => {
+            return Err(JobError::failed(reason));
         }
         // The launch is over, or that of a job on this machine, which takes a moment.
         _ if !identity.oumi_job_id.is_empty() => JobStatus::running().with_message(format!(

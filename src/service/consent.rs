@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::JobService;
 use super::prepare::PreparedLaunch;
-use super::{JobService, OnProgress};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, JobIdentity, Offer, check_cloud};
@@ -148,7 +148,6 @@ impl JobService {
         &self,
         launch: &mut PreparedLaunch,
         plan_id: &str,
-        on_progress: OnProgress<'_>,
     ) -> Result<Option<String>> {
         let asks_always = self.context.policy.ask == AskUser::Always;
         if launch.is_local && !asks_always {
@@ -179,7 +178,7 @@ impl JobService {
         }
         let mut prompt = text.prompt(plan_id);
         prompt.text = launch.redactor().redact(&prompt.text);
-        on_progress("waiting for the user to agree");
+        self.report("waiting for the user to agree");
         provider.ask(&prompt).await.map(Some)
     }
 }

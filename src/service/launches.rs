@@ -26,7 +26,7 @@ pub(super) const MAY_BE_RUNNING: &str =
 /// The wait of a call for a launch that an earlier server started and that may have ended since.
 const RESUME_WAIT: Duration = Duration::from_secs(2);
 /// The waits in seconds before a cancel that failed right after a launch is retried.
-const CANCEL_RETRIES: [f64; 4] = [1.0, 4.0, 15.0, 60.0];
+const CANCEL_RETRIES: [u64; 4] = [1, 4, 15, 60];
 
 /// What starts a launch: its plan, and the lock of its folder.
 type Start = (LaunchPlan, JobLock);
@@ -193,20 +193,19 @@ async fn launch(
 /// Cancels a job whose launch has just ended, with retries: the job costs money meanwhile.
 async fn cancel_with_retries(context: &Context, launched: &JobIdentity) -> Result<JobStatus> {
     let (launcher, job_id) = (context.launcher(&launched.cloud)?, &launched.job_id);
-    let mut waits = CANCEL_RETRIES.into_iter();
-    loop {
-        let error = match launcher.cancel(launched, false).await {
+    let failed = |error: JobError| error.context("the job was launched, and cancelling it failed");
+    for wait in CANCEL_RETRIES {
+        match launcher.cancel(launched, false).await.map_err(failed) {
             Ok(job) => return Ok(job),
-            Err(error) => error.context("the job was launched, and cancelling it failed"),
-        };
-        let Some(wait) = waits.next() else {
-            return Err(error);
-        };
-        context.warn(job_id, &error, "a cancel failed; retrying");
-        let in_flight = &context.in_flight;
-        in_flight.set_cancel_error(job_id, error.to_string());
-        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+            Err(error) => {
+                context.warn(job_id, &error, "a cancel failed; retrying");
+                let in_flight = &context.in_flight;
+                in_flight.set_cancel_error(job_id, error.to_string());
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(wait)).await;
     }
+    launcher.cancel(launched, false).await.map_err(failed)
 }
 
 /// Resolves a query. Resumes the launch that an earlier server started of the job, and waits [`RESUME_WAIT`] for its end.
@@ -270,9 +269,7 @@ fn create_job_dir(
     redactor: &Redactor,
     price: Option<f64>,
 ) -> Result<JobLock> {
-    let another_name = |error: JobError| error.with_hint("choose another job_name");
-    let no_folder = || another_name(JobError::invalid("the job id cannot name a folder"));
-    let dir = dir.ok_or_else(no_folder)?;
+    let dir = dir.ok_or_else(|| JobError::invalid("the job id cannot name a folder"))?;
     let path = dir.path().display();
     let failed = |error: io::Error| {
         JobError::failed(format!("cannot make the job's folder {path}: {error}"))
@@ -281,7 +278,7 @@ fn create_job_dir(
     // This lists all processes, while the registry is locked: only done where it is needed.
     if !has_new_id && is_alive(&dir).map_err(failed)? {
         let error = format!("processes of an earlier job still use {path}");
-        return Err(another_name(JobError::blocked(error)));
+        return Err(JobError::blocked(error).with_hint("choose another job_name"));
     }
     if dir.exists().map_err(failed)? {
         dir.remove().map_err(failed)?;

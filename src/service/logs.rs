@@ -139,20 +139,17 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         }
     };
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
-    let note = if let Some(picture) = plot::loss(&history) {
-        let path = dir.map(|dir| dir.path().join("loss.png"));
-        let written = path.as_deref().map(|path| write_atomic(path, &picture));
-        answer.picture = Some(picture);
-        if let Some(Err(error)) = written {
-            format!("The picture is in this answer only: cannot write it: {error}.")
-        } else {
-            answer.plot_file = path.map(|path| path.display().to_string());
-            String::new()
-        }
-    } else {
-        format!("No plot: {}.", without_curve(progress.as_ref()))
+    let Some(picture) = plot::loss(&history) else {
+        let lack = without_curve(progress.as_ref());
+        let message = format!("{} No plot: {lack}.", answer.message);
+        answer.message = message.trim_start().to_owned();
+        return Ok(());
     };
-    answer.message = format!("{} {note}", answer.message).trim().to_owned();
+    // Where it cannot be written it is in this answer only.
+    let path = dir.map(|dir| dir.path().join("loss.png"));
+    let path = path.filter(|path| write_atomic(path, &picture).is_ok());
+    answer.plot_file = path.map(|path| path.display().to_string());
+    answer.picture = Some(picture);
     Ok(())
 }
 

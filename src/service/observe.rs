@@ -235,7 +235,7 @@ fn readable(tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
     (!redactor.hides_all()).then(text)
 }
 
-fn submitted(record: &JobRecord) -> Option<SystemTime> {
+pub(super) fn submitted(record: &JobRecord) -> Option<SystemTime> {
     record.submitted_at().map(SystemTime::from)
 }
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
-use chrono::Utc;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use serde_json::{Map, Value};
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use super::answers::{PollAnswer, fields, to_json};
 use super::lookup::ResolvedJob;
-use super::observe::{Observation, observe};
+use super::observe::{Observation, observe, submitted};
 use super::requests::{PollRequest, Until};
 use super::{Context, JobService, launches, next_step};
 use crate::error::JobError;
@@ -312,7 +311,7 @@ fn has_advanced(before: &Metrics, now: &Metrics) -> bool {
 
 /// Returns the time since a job was submitted.
 fn age(job: &JobRecord) -> Option<Duration> {
-    (Utc::now() - job.submitted_at()?).to_std().ok()
+    submitted(job)?.elapsed().ok()
 }
 
 /// Returns the pause before a poll that runs a program: a twentieth of the job's age.

@@ -11,21 +11,17 @@ use super::observe::Observation;
 use super::prepare::{PreparedLaunch, redactor_of};
 use super::requests::RunRequest;
 use super::sanitize::sanitize;
-use super::{JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT, consent, next_step};
+use super::{JobService, LAUNCH_WAIT, STATUS_WAIT, consent, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, JobStatus, status};
+use crate::launcher::{JobIdentity, status};
 use crate::process::runner::{CALL_BUDGET, until};
 
 const CONFIRMATION: &str = "EXECUTE";
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl JobService {
-    pub(crate) async fn run_with_progress(
-        &self,
-        request: RunRequest,
-        on_progress: OnProgress<'_>,
-    ) -> RunAnswer {
+    pub(crate) async fn run(&self, request: RunRequest) -> RunAnswer {
         let is_dry = request.dry_run;
         let plan_id = if is_dry { "" } else { &request.plan_id };
         let deadline = Instant::now() + CALL_BUDGET;
@@ -46,10 +42,7 @@ impl JobService {
             Ok(launch) if is_dry => {
                 until(deadline, Box::pin(self.preview(launch, &mut answer))).await
             }
-            Ok(launch) => {
-                let starting = self.start(&request, launch, deadline, &mut answer, on_progress);
-                starting.await
-            }
+            Ok(launch) => self.start(&request, launch, deadline, &mut answer).await,
             Err(error) => Err(error),
         };
         if let Err(mut error) = done {
@@ -97,7 +90,6 @@ impl JobService {
         mut launch: PreparedLaunch,
         deadline: Instant,
         answer: &mut RunAnswer,
-        on_progress: OnProgress<'_>,
     ) -> Result<()> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
             return Err(JobError::blocked(format!(
@@ -111,7 +103,7 @@ impl JobService {
         if may_change || self.can_ask() || launch.costs.is_none() {
             until(deadline, Box::pin(self.price(&mut launch))).await?;
         }
-        let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
+        let confirmed = self.confirm_launch(&mut launch, &request.plan_id);
         if let Some(plan_id) = Box::pin(confirmed).await? {
             // The user may have taken minutes, and files may have changed meanwhile.
             let deadline = Instant::now() + CALL_BUDGET;
@@ -126,7 +118,7 @@ impl JobService {
         answer.job_id.clone_from(&submitted.0.job_id);
         (answer.cloud, answer.warnings) = (cloud, warnings);
         let deadline = Instant::now() + LAUNCH_WAIT + STATUS_WAIT;
-        until(deadline, self.submitted(answer, submitted, on_progress)).await;
+        until(deadline, self.submitted(answer, submitted)).await;
         Ok(())
     }
 
@@ -135,9 +127,8 @@ impl JobService {
         &self,
         answer: &mut RunAnswer,
         (submitted, watch): (JobIdentity, LaunchWatch),
-        on_progress: OnProgress<'_>,
     ) {
-        let outcome = self.wait_for_launch(&submitted, watch, on_progress).await;
+        let outcome = self.wait_for_launch(&submitted, watch).await;
         let identity = match &outcome {
             Some(LaunchOutcome::Launched(identity)) => identity.clone(),
             _ => match self.context.registry.get(&submitted.job_id).await {
@@ -151,7 +142,7 @@ impl JobService {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
                 // A launch that failed may have left a cluster.
-                if let Ok(status) = self.status_of(&identity).await {
+                if let Ok(status) = self.context.status(&identity).await {
                     answer.warnings.extend(status.warnings);
                 }
                 return end(answer, status::FAILED, error);
@@ -167,7 +158,7 @@ impl JobService {
             None => ("the launch is under way and not yet confirmed", false),
         };
         (answer.success, answer.launch_confirmed) = (true, is_confirmed);
-        match self.status_of(&identity).await {
+        match self.context.status(&identity).await {
             Ok(status) => {
                 let nothing = Observation::default();
                 let message = next_step::message(&status, &nothing);
@@ -193,16 +184,15 @@ impl JobService {
         &self,
         job: &JobIdentity,
         watch: LaunchWatch,
-        on_progress: OnProgress<'_>,
     ) -> Option<LaunchOutcome> {
-        on_progress("the launch is under way");
+        self.report("the launch is under way");
         let redactor = self.context.redactor(&job.job_id);
         let report = async {
             loop {
                 sleep(PROGRESS_INTERVAL).await;
-                if let Ok(status) = self.status_of(job).await {
+                if let Ok(status) = self.context.status(job).await {
                     let message = next_step::message(&status, &Observation::default());
-                    on_progress(&redactor.redact(&message));
+                    self.report(&redactor.redact(&message));
                 }
             }
         };
@@ -210,10 +200,6 @@ impl JobService {
             outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
             never = report => never,
         }
-    }
-
-    async fn status_of(&self, job: &JobIdentity) -> Result<JobStatus> {
-        self.context.launcher(&job.cloud)?.status(job).await
     }
 }
 

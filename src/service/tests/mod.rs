@@ -23,8 +23,8 @@ use crate::in_flight::InFlight;
 use crate::job_identity::JobIdentity;
 use crate::launcher::Launcher;
 use crate::service::JobService;
-use crate::service::answers::{CancelAnswer, JobRow, ListAnswer, RunAnswer};
-use crate::service::requests::{CancelRequest, ListRequest, LogsRequest, RunRequest, StatusFilter};
+use crate::service::answers::{JobRow, ListAnswer, RunAnswer};
+use crate::service::requests::{ListRequest, LogsRequest, RunRequest, StatusFilter};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use test_service::{TestService, test_service_with};
@@ -37,14 +37,6 @@ impl JobService {
 
     pub(crate) fn in_flight(&self) -> &InFlight {
         &self.context.in_flight
-    }
-
-    pub(crate) async fn run(&self, request: RunRequest) -> RunAnswer {
-        self.run_with_progress(request, &|_| {}).await
-    }
-
-    pub(crate) async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
-        self.cancel_with_progress(request, &|_| {}).await
     }
 }
 
