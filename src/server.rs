@@ -130,10 +130,7 @@ impl ServerHandler for Server {
         };
         request.arguments = Some(fitted);
         let (service, mut server) = (self.service.clone(), self.clone());
-        let caller = match tools::is_read_only(tool) {
-            true => None,
-            false => ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts)),
-        };
+        let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
         let caller = caller.map(Arc::new);
         if let Some(caller) = &caller {
             server.service = server.service.with_consent(caller.clone());

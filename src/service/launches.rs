@@ -256,9 +256,8 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     if job.oumi_job_id.is_empty() {
         return dir.exists();
     }
-    // A job on this machine has no epilogue. That of a launch is left over where its supervisor was killed.
-    let is_cloud = !context.is_local(&job.cloud);
-    let has_epilogue = is_cloud && dir.epilogue()?.is_some() && !is_supervised(&dir)?;
+    // The epilogue of a launch is left over where its supervisor was killed.
+    let has_epilogue = dir.epilogue()?.is_some() && !is_supervised(&dir)?;
     Ok(!context.policy.read_only && (has_epilogue || dir.has_pending_cancel()?))
 }
 
