@@ -76,6 +76,12 @@ impl Metrics {
         }
     }
 
+    /// Forgets the figures that a trainer prints anew at each report.
+    pub(super) fn forget_report(&mut self) {
+        (self.loss, self.reward) = (None, None);
+        (self.learning_rate, self.grad_norm) = (None, None);
+    }
+
     /// Rounds the figures to five digits: some trainers print seventeen.
     pub(crate) fn round(&mut self) {
         let round = |figure: &mut f64| {

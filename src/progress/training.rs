@@ -247,9 +247,7 @@ impl Training {
         }
         if is_of_training {
             if metrics.step.is_none() || metrics.step != self.loss_step {
-                // Each report has these anew.
-                (self.metrics.loss, self.metrics.reward) = (None, None);
-                (self.metrics.learning_rate, self.metrics.grad_norm) = (None, None);
+                self.metrics.forget_report();
             }
             self.loss_step = metrics.step;
         }
