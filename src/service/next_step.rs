@@ -163,6 +163,9 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
         (JobState::Succeeded, Some(output)) => {
             return format!("Its output is in {}.", output.dir.display());
         }
+        (JobState::Succeeded, _) if status.details.cluster.is_some() => {
+            "Tell the user: what it wrote and did not push is lost with its cluster; `rsync -a CLUSTER:sky_workdir/OUTPUT_DIR ./` copies it."
+        }
         (JobState::Succeeded | JobState::Cancelled, _) => "The job is over.",
         (JobState::Failed, _) if has_advice => "Do what failure.advice says.",
         (JobState::Failed, _) if is_silent => "Tell the user: its log says no more.",

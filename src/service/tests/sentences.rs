@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::failure::{self, Exit};
-use crate::launcher::{JobState, JobStatus};
+use crate::launcher::{ClusterDetails, JobState, JobStatus};
 use crate::process::job_dir::ExitRecord;
 use crate::progress::stall::Stall;
 use crate::progress::tests::scan;
@@ -169,6 +169,18 @@ fn what_the_launcher_knows_comes_first() {
     let status = JobStatus::new("TIMEOUT", JobState::Failed, true);
     let text = message(&status, &Observation::default());
     assert_eq!(text, "the job failed (TIMEOUT)");
+}
+
+#[test]
+fn what_is_on_a_cluster_is_lost_with_it() {
+    let mut status = ended(JobState::Succeeded);
+    let next = |status: &JobStatus| next(status, &observed(GOOD), None);
+    assert_eq!(next(&status), "The job is over.");
+    status.details.cluster = Some(ClusterDetails {
+        cluster_status: "UP".to_owned(),
+        autostop_minutes: None,
+    });
+    assert!(next(&status).contains("lost with its cluster"));
 }
 
 #[test]
