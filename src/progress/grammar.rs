@@ -3,7 +3,6 @@
 
 use memchr::memchr_iter;
 
-use super::tqdm::clock;
 use crate::text::end_of;
 
 /// The longest name that is considered, in bytes.
@@ -272,4 +271,17 @@ pub(super) fn duration(text: &str) -> Option<f64> {
 
 pub(super) fn whole(value: f64) -> Option<u64> {
     (0.0..1e15).contains(&value).then_some(value as u64)
+}
+
+/// Parses `[h:]mm:ss` as seconds. `None` for `?`.
+pub(super) fn clock(text: &str) -> Option<f64> {
+    let (mut before, mut part) = (0.0, None);
+    for byte in text.trim_ascii().bytes() {
+        match byte {
+            b'0'..=b'9' => part = Some(part.unwrap_or(0.0) * 10.0 + f64::from(byte - b'0')),
+            b':' => (before, part) = ((before + part?) * 60.0, None),
+            _ => return None,
+        }
+    }
+    Some(before + part?)
 }

@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::grammar::{number, whole};
+use super::grammar::{clock, number, whole};
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
@@ -88,17 +88,4 @@ fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
         [.., b'/', b's'] => Some((number, unit[..unit.len() - 2].trim_ascii())),
         _ => None,
     }
-}
-
-/// Parses `[h:]mm:ss` as seconds. `None` for `?`.
-pub(super) fn clock(text: &str) -> Option<f64> {
-    let (mut before, mut part) = (0.0, None);
-    for byte in text.trim_ascii().bytes() {
-        match byte {
-            b'0'..=b'9' => part = Some(part.unwrap_or(0.0) * 10.0 + f64::from(byte - b'0')),
-            b':' => (before, part) = ((before + part?) * 60.0, None),
-            _ => return None,
-        }
-    }
-    Some(before + part?)
 }

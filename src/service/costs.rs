@@ -7,9 +7,8 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::Context;
-use super::prepare::PreparedLaunch;
 use crate::error::{JobError, Result};
-use crate::launcher::{ClusterInfo, Offer};
+use crate::launcher::{ClusterInfo, LaunchPlan, Offer};
 use crate::process::runner::until;
 use crate::registry::JobRecord;
 use crate::settings::env_vars::MAX_HOURLY;
@@ -28,13 +27,14 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Asks for the price of a launch and for what is up. `None` where nothing is billed.
+    /// Asks for the price of a launch, onto `existing` where its cluster is there, and for what is up. `None` where nothing is billed.
     pub(super) async fn of(
         context: &Context,
-        launch: &PreparedLaunch,
+        cloud: &str,
+        plan: &LaunchPlan,
+        existing: Option<&ClusterInfo>,
         records: &[JobRecord],
     ) -> Option<Self> {
-        let cloud = &launch.spec.identity.cloud;
         let deadline = Instant::now() + PRICES_WAIT;
         let launched = records.iter().filter(|job| !context.is_launching(job));
         let launched = launched.map(|job| job.job_id.clone()).collect();
@@ -44,9 +44,9 @@ impl Costs {
         let up = join_all(used.map(|launcher| launcher.clusters(None)));
         let launcher = context.launcher(cloud).ok()?;
         let offer = async {
-            match &launch.cluster {
+            match existing {
                 Some(cluster) => Some(cluster.offer.clone()),
-                None => launcher.offer(&launch.plan).await,
+                None => launcher.offer(plan).await,
             }
         };
         let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::observe::Observation;
+use super::observe::{Observation, progress_phrase};
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
-use crate::progress::{BadNews, Progress};
-use crate::text::{short_number, shorten, span};
+use crate::progress::BadNews;
+use crate::text::{shorten, span};
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
 const END_TURN: &str = "tell the user, and end your turn; the job runs on.";
@@ -85,29 +85,6 @@ fn bad_news(observation: &Observation) -> Option<String> {
 
 fn newest_news(observation: &Observation) -> Option<&BadNews> {
     observation.progress.as_ref()?.bad_news.first()
-}
-
-/// Phrases progress, such as `step 120 of 900, loss 1.83`.
-pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
-    let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
-    let metrics = &progress.metrics;
-    let total = of(metrics.total_steps);
-    let step = metrics.step.map(|step| format!("step {step}{total}"));
-    let step = step.or_else(|| Some(format!("epoch {:.2}", metrics.epoch?)));
-    let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
-    let mut figures = figures.into_iter().filter_map(|(name, value)| {
-        let value = short_number(value.filter(|value| value.is_finite())?);
-        let step = metrics.loss_step.map(|step| format!(" at step {step}"));
-        Some(format!("{name} {value}{}", step.unwrap_or_default()))
-    });
-    let activity = progress.activity.as_ref().map(|activity| {
-        let total = of(activity.total);
-        let done = activity.done.map(|done| format!(" {done}{total}"));
-        format!("now {}{}", activity.what, done.unwrap_or_default())
-    });
-    let parts = [step, figures.next(), activity].into_iter().flatten();
-    let parts: Vec<String> = parts.collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {

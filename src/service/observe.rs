@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use memchr::{memmem, memrchr2};
 
+use super::Context;
 use super::log_reader::{FOLDER_READS, LogReading};
 use super::lookup::ResolvedJob;
-use super::{Context, next_step};
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent, exit_code};
 use crate::logs::fold::fold;
@@ -20,7 +20,7 @@ use crate::progress::stall::Stall;
 use crate::progress::{Progress, run_files};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
-use crate::text::{end_of, lossy};
+use crate::text::{end_of, lossy, short_number};
 
 /// The longest wait of a poll for a cloud log, once the status is there.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
@@ -106,7 +106,7 @@ pub(super) async fn how_far(
     let phrase = |log: &LogReading| {
         let mut progress = progress_of(log, None)?;
         progress.metrics.loss_step = None;
-        Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
+        Some(progress_phrase(&progress)?.replacen(" of ", "/", 1))
     };
     if !launcher.is_local() {
         return phrase(&context.logs.newest(identity)?);
@@ -310,6 +310,29 @@ fn checkpoint_step(name: &str) -> Option<u64> {
     let prefixes = ["checkpoint-", "global_step_"];
     let step = prefixes.iter().find_map(|it| name.strip_prefix(it))?;
     step.parse().ok()
+}
+
+/// Phrases progress, such as `step 120 of 900, loss 1.83`.
+pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
+    let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
+    let metrics = &progress.metrics;
+    let total = of(metrics.total_steps);
+    let step = metrics.step.map(|step| format!("step {step}{total}"));
+    let step = step.or_else(|| Some(format!("epoch {:.2}", metrics.epoch?)));
+    let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
+    let mut figures = figures.into_iter().filter_map(|(name, value)| {
+        let value = short_number(value.filter(|value| value.is_finite())?);
+        let step = metrics.loss_step.map(|step| format!(" at step {step}"));
+        Some(format!("{name} {value}{}", step.unwrap_or_default()))
+    });
+    let activity = progress.activity.as_ref().map(|activity| {
+        let total = of(activity.total);
+        let done = activity.done.map(|done| format!(" {done}{total}"));
+        format!("now {}{}", activity.what, done.unwrap_or_default())
+    });
+    let parts = [step, figures.next(), activity].into_iter().flatten();
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::costs::Costs;
-use super::prepare::PreparedLaunch;
+use super::prepare::{ANOTHER_DRY_RUN, PreparedLaunch};
 use crate::error::{JobError, Result};
 use crate::sync::lock;
 use crate::text::shorten;
@@ -18,8 +18,6 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_PLANS: usize = 32;
 /// The bytes of a plan id, and of a list of differences, that an error repeats.
 const MAX_QUOTE: usize = 800;
-pub(super) const ANOTHER_DRY_RUN: &str =
-    "call run_job with dry_run=true again and show that to the user";
 
 /// What decides what a launch does, as salted hashes: it may be secret.
 type Effects = BTreeMap<Vec<String>, u64>;

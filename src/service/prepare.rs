@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::costs::Costs;
 use super::observe::{is_whole, newest_checkpoint};
-use super::plan_cache::ANOTHER_DRY_RUN;
 use super::requests::RunRequest;
 use super::{Context, JobService, setting_problems};
 use crate::error::{JobError, Result};
@@ -24,6 +23,8 @@ const MAX_HOURS: f64 = 8784.0;
 const MAX_JOB_ID_BYTES: usize = 128;
 /// The longest `NAME=value` that Linux gives a program, in bytes with the NUL behind it: MAX_ARG_STRLEN.
 const MAX_ENV_BYTES: usize = 128 * 1024;
+pub(super) const ANOTHER_DRY_RUN: &str =
+    "call run_job with dry_run=true again and show that to the user";
 
 pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
@@ -120,7 +121,9 @@ impl JobService {
         let records = context.registry.records().await?;
         let planned = launch.costs.take();
         let planned = planned.and_then(|costs| costs.offer.highest());
-        launch.costs = Costs::of(context, launch, &records).await;
+        let cloud = &launch.spec.identity.cloud;
+        let existing = launch.cluster.as_ref();
+        launch.costs = Costs::of(context, cloud, &launch.plan, existing, &records).await;
         if let Some(costs) = &launch.costs {
             if let Some((planned, now)) = planned.zip(costs.offer.highest())
                 && now > planned + 0.005
