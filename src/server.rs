@@ -289,7 +289,7 @@ impl Service<RoleServer> for Dispatcher {
             Ok(answer)
         };
         if !is_of_jobs {
-            // Also while files hang.
+            // Here, so that it is answered also while files hang.
             return answering.boxed();
         }
         let answering = tokio::spawn(on_file_threads(answering.boxed()));

@@ -26,7 +26,7 @@ const MAX_VALUE: usize = 400;
 const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
 /// The fields of a job config that the prompt shows under labels of its own.
-const LABELLED: &str = "name num_nodes envs resources setup run working_dir";
+const LABELLED: &str = "name num_nodes envs resources setup run working_dir file_mounts";
 
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentPrompt {
@@ -201,13 +201,12 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         let (cluster, resources) = (&plan.cluster, &config["resources"]);
         // Of SkyPilot's clusters alone it is known if they are there.
         let is_new = plan.autostop.is_some() && launch.cluster.is_none();
-        let is_spot = may_be_spot(resources);
         text.field("Cloud", &spec.identity.cloud);
         let new = if is_new { "a new one, " } else { "" };
         text.field("Cluster", &format!("{new}{cluster}"));
         text.field("Accelerators", &plain(&resources["accelerators"], "none"));
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
-        text.field("Spot", if is_spot { "yes" } else { "no" });
+        text.field("Spot", if may_be_spot(resources) { "yes" } else { "no" });
         text.others("resources", resources, "cloud accelerators use_spot");
         let info = launch.cluster.as_ref();
         text.field("It is", info.map_or("", |info| &info.summary));
@@ -243,6 +242,9 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         folder += " (with your whole home folder)";
     }
     text.field("Working folder", &folder);
+    let mounts = config["file_mounts"].as_object().into_iter().flatten();
+    let mounts = mounts.map(|(to, from)| format!("{to} from {}", plain(from, "null")));
+    text.field("Files copied", &join(mounts));
     text.others("config", config, LABELLED);
     text
 }

@@ -256,9 +256,12 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     if job.oumi_job_id.is_empty() {
         return dir.exists();
     }
+    if context.policy.read_only {
+        return Ok(false);
+    }
     // The epilogue of a launch is left over where its supervisor was killed.
     let has_epilogue = dir.epilogue()?.is_some() && !is_supervised(&dir)?;
-    Ok(!context.policy.read_only && (has_epilogue || dir.has_pending_cancel()?))
+    Ok(has_epilogue || dir.has_pending_cancel()?)
 }
 
 /// Creates the folder of a new job. One that a server left without a record is replaced, unless its processes live.

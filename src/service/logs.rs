@@ -139,17 +139,20 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         }
     };
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
-    let Some(picture) = plot::loss(&history) else {
-        let lack = without_curve(progress.as_ref());
-        let message = format!("{} No plot: {lack}.", answer.message);
-        answer.message = message.trim_start().to_owned();
-        return Ok(());
+    let note = if let Some(picture) = plot::loss(&history) {
+        let path = dir.map(|dir| dir.path().join("loss.png"));
+        let written = path.as_deref().map(|path| write_atomic(path, &picture));
+        answer.picture = Some(picture);
+        if let Some(Err(error)) = written {
+            format!("The picture is in this answer only: cannot write it: {error}.")
+        } else {
+            answer.plot_file = path.map(|path| path.display().to_string());
+            String::new()
+        }
+    } else {
+        format!("No plot: {}.", without_curve(progress.as_ref()))
     };
-    // Where it cannot be written it is in this answer only.
-    let path = dir.map(|dir| dir.path().join("loss.png"));
-    let path = path.filter(|path| write_atomic(path, &picture).is_ok());
-    answer.plot_file = path.map(|path| path.display().to_string());
-    answer.picture = Some(picture);
+    answer.message = format!("{} {note}", answer.message).trim().to_owned();
     Ok(())
 }
 
@@ -159,7 +162,9 @@ fn answer_of(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
         LogContent::Text { complete, .. } => (false, *complete),
     };
     let lacks_lines = excerpt.reaches_start && !is_complete;
-    let note = if excerpt.matches.is_none() && excerpt.log_bytes == 0 {
+    let note = if log.timed_out && excerpt.log_bytes == 0 {
+        ""
+    } else if excerpt.matches.is_none() && excerpt.log_bytes == 0 {
         "Nothing has been logged yet."
     } else if lacks_lines {
         END_ONLY
@@ -185,5 +190,29 @@ fn answer_of(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
         matches: excerpt.matches,
         remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
         ..LogsAnswer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let log = JobLog {
+            log_file: String::new(),
+            content: LogContent::Text {
+                text: "{'loss': 2.0, 'step': 1}\n{'loss': 1.0, 'step': 2}\n".to_owned(),
+                complete: false,
+            },
+            ended: false,
+            timed_out: true,
+        };
+        let mut answer = answer_of(Excerpt::default(), &log);
+        assert_eq!(answer.message, TIMED_OUT);
+        let gone = JobDir::at("/proc/no-such-folder");
+        draw(&log.content, Some(&gone), &mut answer).unwrap();
+        assert!(answer.message.contains("in this answer only"), "{answer:?}");
+        assert_eq!(answer.plot_file, None);
     }
 }

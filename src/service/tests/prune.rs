@@ -155,7 +155,7 @@ async fn recovery_prunes_local_jobs_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_only_server_prunes_nothing() {
+async fn a_read_only_server_removes_nothing() {
     let policy = Policy {
         read_only: true,
         ..Policy::default()
@@ -163,8 +163,13 @@ async fn a_read_only_server_prunes_nothing() {
     let test = test_service_with(&[&["gcp"]], policy);
     test.add("done", "gcp", long_ago(), Some(Stage::Succeeded))
         .await;
+    let dir = test.folder.job("done").unwrap();
+    let epilogue = dir.join("epilogue.json");
+    fs::write(&epilogue, r#"{"argv": [], "unless_printed": "there"}"#).unwrap();
+    fs::write(dir.join("output.log"), "there\n").unwrap();
     test.list().await;
-    assert!(test.is_known("done").await);
+    test.service.recover().await;
+    assert!(test.is_known("done").await && epilogue.exists());
 }
 
 /// The server once ran with the right clock; then the clock jumps 30 days ahead.
