@@ -37,12 +37,9 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
         curves.truncate(1);
     }
     let places = || curves.iter().flat_map(|curve| &curve.points);
-    let figures = places().map(|place| place.1);
-    let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
-    figures.sort_by(f64::total_cmp);
     let chart = Chart {
         x: Axis::new(places().map(|place| place.0), 8.0, 1.0)?,
-        y: Axis::new(without_spikes(&figures).iter().copied(), 7.0, 0.0)
+        y: Axis::new(curves.iter().flat_map(Curve::without_spikes), 7.0, 0.0)
             .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
     let mut canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
@@ -57,21 +54,6 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let unit = if has_steps { "by step" } else { "by report" };
     canvas.text(unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
     canvas.png()
-}
-
-/// Leaves out the ends of sorted figures where these are far from nearly all, so that one spike does not flatten the rest.
-fn without_spikes(figures: &[f64]) -> &[f64] {
-    let few = figures.len() / 50;
-    let most = &figures[few..figures.len() - few];
-    let span = |part: &[f64]| {
-        part.last()
-            .zip(part.first())
-            .map_or(0.0, |(high, low)| high - low)
-    };
-    match span(figures) > 10.0 * span(most) && span(most) > 0.0 {
-        true => most,
-        false => figures,
-    }
 }
 
 struct Curve {
@@ -100,6 +82,20 @@ impl Curve {
             },
             points,
         })
+    }
+
+    /// Returns its figures but the highest and lowest where these are far from nearly all: one spike would flatten the rest.
+    fn without_spikes(&self) -> Vec<f64> {
+        let figures = self.points.iter().map(|point| point.1);
+        let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
+        figures.sort_by(f64::total_cmp);
+        let few = figures.len() / 50;
+        let most = &figures[few..figures.len() - few];
+        let span = |part: &[f64]| Some(part.last()? - part.first()?);
+        match span(most).filter(|span| *span > 0.0) {
+            Some(most_span) if span(&figures) > Some(10.0 * most_span) => most.to_vec(),
+            _ => figures,
+        }
     }
 }
 

@@ -91,10 +91,12 @@ pub(super) fn entries<'a>(
     while at < bytes.len() {
         match bytes[at] {
             quote @ (b'\'' | b'"') => {
-                // One behind a backslash is a part of the text.
-                let mut quotes = memchr_iter(quote, &bytes[at + 1..]).map(|length| at + 1 + length);
-                let end = quotes.find(|quote| bytes[quote - 1] != b'\\');
-                key = at + 1..end.unwrap_or(bytes.len());
+                let (start, is_backslash) = (at + 1, |byte: &&u8| **byte == b'\\');
+                let mut quotes = memchr_iter(quote, &bytes[start..]).map(|length| start + length);
+                // One behind a backslash is a part of the text, unless that is behind another one.
+                let backslashes = |at: &usize| bytes[..*at].iter().rev().take_while(is_backslash);
+                let end = quotes.find(|quote| backslashes(quote).count() % 2 == 0);
+                key = start..end.unwrap_or(bytes.len());
                 at = key.end;
             }
             b'{' | b'[' | b'(' => {

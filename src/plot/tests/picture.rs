@@ -72,6 +72,23 @@ fn a_falling_loss_falls() {
 }
 
 #[test]
+fn a_curve_of_few_points_is_no_spike() {
+    let mut history = History::default();
+    for step in 1..=1000 {
+        history.push(&Metrics {
+            step: Some(step),
+            loss: Some(0.5 + step as f64 / 1e5),
+            eval_loss: (step % 100 == 50).then_some(2.0 - step as f64 / 1e3),
+            ..Metrics::default()
+        });
+    }
+    let picture = Picture::new(&history);
+    let (train, eval) = (picture.pixels(TRAIN_COLOR), picture.pixels(EVAL_COLOR));
+    let top = |places: &[(u32, u32)]| places.iter().map(|(_, y)| *y).min().unwrap();
+    assert!(top(&train) > top(&eval) + 100);
+}
+
+#[test]
 fn few_losses_are_dots() {
     let three = Picture::new(&history([(10, 5.9), (20, 5.1), (30, 4.8)]));
     assert!(three.pixels(TRAIN_COLOR).len() > 600);

@@ -25,7 +25,7 @@ fn found(metrics: &Metrics) -> Found {
 
 #[test]
 fn finds_pairs_in_any_separators() {
-    let cases: [(&str, Found); 15] = [
+    let cases: [(&str, Found); 16] = [
         (
             "{'epoch': 1.0, 'loss': 2.5, 'best': {'loss': 0.4, 'step': 100}, 'text': \"it's {'loss': 0.1}\"}",
             (None, None, Some(1.0), Some(2.5), None),
@@ -80,6 +80,10 @@ fn finds_pairs_in_any_separators() {
         ),
         (
             "{'loss': np.float64(2.5), 'grad_norm': tensor(2.0, device='cuda:0'), 'step': 7}",
+            (Some(7), None, None, Some(2.5), None),
+        ),
+        (
+            r"{'path': 'C:\\', 'loss': 2.5, 'step': 7}",
             (Some(7), None, None, Some(2.5), None),
         ),
         (
