@@ -17,7 +17,7 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
-use crate::process::table::{ProcessTable, Termination};
+use crate::process::table::{JobProcesses, ProcessTable, Termination};
 use crate::settings::data_dir::{DataDir, if_found};
 use crate::settings::unchanged::Unchanged;
 use termination::{cancel, end_by_hand};
@@ -94,7 +94,7 @@ impl LocalLauncher {
             // It may have ended between the two looks.
             match dir.exit_record()? {
                 Some(record) if record.processes_left && is_alive => {
-                    leftover_status(dir, &record, job.members.len())
+                    leftover_status(dir, &record, &job)
                 }
                 Some(record) => Ok(ended_status(&record)),
                 // It was asked to end, and its lock alone shows that it has not.
@@ -217,13 +217,13 @@ fn unfound_status(dir: &JobDir) -> JobStatus {
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
-fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::Result<JobStatus> {
-    let left = match processes {
+fn leftover_status(dir: &JobDir, record: &ExitRecord, job: &JobProcesses) -> io::Result<JobStatus> {
+    let left = match job.members.len() {
         0 | 1 => "1 process that it started still runs".to_owned(),
-        _ => format!("{processes} processes that it started still run"),
+        processes => format!("{processes} processes that it started still run"),
     };
     let mut status = running_status(dir)?;
-    if record.timed_out {
+    if record.timed_out && job.supervisor.is_some() {
         let message = || format!("its time limit has passed: {ASKED_TO_STOP}");
         status.message.get_or_insert_with(message);
         status.details.next = Some(WAIT_FOR_END);
@@ -235,7 +235,7 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
     status.message = Some(format!("`{step}` {ended}, but {left}; {end}"));
     status.details = JobDetails {
         next: status.details.next,
-        processes_left: Some(processes.max(1)),
+        processes_left: Some(job.members.len().max(1)),
         ..ended_status(record).details
     };
     Ok(status)
@@ -361,6 +361,24 @@ mod tests {
         let status = running_status(&dir).unwrap();
         assert_eq!(status.message.as_deref(), Some("it is being killed"));
         assert_eq!(status.details.next, Some(WAIT_FOR_END));
+    }
+
+    #[test]
+    fn what_nobody_ends_any_more_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = new_job(&home);
+        let record = ExitRecord {
+            timed_out: true,
+            ..ExitRecord::not_started("run", "time limit")
+        };
+        for (supervisor, expected) in [(Some(1), "may be saving"), (None, "ends what is left")] {
+            let job = JobProcesses {
+                supervisor,
+                members: [2].into(),
+            };
+            let message = leftover_status(&dir, &record, &job).unwrap().message;
+            assert!(message.unwrap().contains(expected));
+        }
     }
 
     #[tokio::test]

@@ -237,8 +237,8 @@ impl JobDir {
         if_found(fs::remove_file(self.file(EPILOGUE))).map(drop)
     }
 
-    /// Reads the fingerprints of the secret values that the job was given. Each folder is made with them and with its lock: beside a
-    /// lock they were removed, and which values are secret is not known any more.
+    /// Reads the fingerprints of the secret values that the job was given. A folder is made with them and with its lock: one with its
+    /// lock alone is an error, since which values are secret is not known any more.
     pub(crate) fn secrets(&self) -> io::Result<Redactor> {
         match self.read_json(SECRETS)? {
             Some(secrets) => Ok(secrets),

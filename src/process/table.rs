@@ -143,19 +143,17 @@ fn read(pid: u32, file: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads the environment of a process whose first thread has ended, once of each of its others.
+/// Reads the environment of a process whose first thread has ended, from its others.
 #[cfg(target_os = "linux")]
 fn environment_of_threads(pid: u32) -> io::Result<Vec<u8>> {
     let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
         Err(error) if is_passed_over(&error) => return Ok(Vec::new()),
         threads => threads?,
     };
-    let mut environments = Vec::new();
-    for thread in threads.flatten() {
-        let file = format!("task/{}/environ", thread.file_name().display());
-        environments.extend(read(pid, &file)?);
-    }
-    Ok(environments)
+    let files = threads.flatten().map(|thread| thread.file_name());
+    let mut environments = files.map(|id| read(pid, &format!("task/{}/environ", id.display())));
+    let found = environments.find(|it| it.as_ref().map_or(true, |bytes| !bytes.is_empty()));
+    found.unwrap_or_else(|| Ok(Vec::new()))
 }
 
 /// In the flags of a thread of the kernel.
