@@ -35,7 +35,7 @@ impl JobConfig {
             false => wrap_training_config(spec, is_login_node),
         };
         // Its rsync copies a folder itself into that of the job, unless the path ends in a slash.
-        if is_login_node && document.get("working_dir") == Some(&json!(spec.client_cwd)) {
+        if is_login_node && spec.config.text("working_dir").is_none() {
             document.insert("working_dir".to_owned(), json!(spec.client_cwd.join("")));
         }
         merge_resources(&mut document, spec, &mut warnings);

@@ -14,7 +14,7 @@ use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
-use crate::parse::sky::{Queue, remedy};
+use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
@@ -123,8 +123,10 @@ impl CloudBackend for Oumi {
         };
         if let Some(problem) = problem {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
-            let hint = remedy(&output.stdout).unwrap_or("call poll_status for the job's status");
-            return Err(error.with_hint(hint));
+            return Err(error.with_hint(match problem.contains("NotImplementedError") {
+                true => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
+                false => "call poll_status for the job's status",
+            }));
         }
         Ok(JobLog {
             log_file: log_file(identity),
@@ -189,7 +191,8 @@ fn check_paths(config: &JobConfig) -> Result<()> {
     let mounts = mounts.into_iter().flatten();
     let mounts = mounts.flat_map(|(to, from)| [Some(to.as_str()), from.as_str()]);
     let folder = config.document.get("working_dir").and_then(Value::as_str);
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-~+@,:=%".contains(c);
+    let is_plain =
+        |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "/._-~+@,:=%".contains(c);
     let is_safe = |path: &&str| !path.starts_with('-') && path.chars().all(is_plain);
     let mut paths = mounts.chain([folder]).flatten();
     match paths.find(|path| !is_safe(path)) {
@@ -197,7 +200,7 @@ fn check_paths(config: &JobConfig) -> Result<()> {
         Some(path) => Err(JobError::invalid(format!(
             "Oumi would give {path:?} to a shell as it is"
         ))
-        .with_hint("choose a path of letters, digits and `/._-~+@,:=%`")),
+        .with_hint("choose a path, or a job_name, of letters, digits and `/._-~+@,:=%`")),
     }
 }
 
@@ -207,5 +210,31 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
         MODAL => None,
         // Elsewhere a cluster is a queue and a user, `debug.jane`.
         _ => cluster.split_once('.').map(|(_, user)| user),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_a_shell_changes_are_refused() {
+        let check = |path: &str| {
+            let document =
+                serde_json::json!({ "working_dir": "/a", "file_mounts": { "~/x": path } });
+            check_paths(&JobConfig {
+                document: document.as_object().unwrap().clone(),
+                warnings: Vec::new(),
+            })
+        };
+        for path in [
+            "/my data", "/a;b", "$(id)", "-e/tmp", "`id`", "~/*", "a\nb", "'",
+        ] {
+            assert!(check(path).is_err(), "{path}");
+        }
+        // Decomposed, as macOS writes names.
+        for path in ["~/data-1.5/x_y+z@2,a=b%", "/Jose\u{301}/日本（二）"] {
+            assert!(check(path).is_ok(), "{path}");
+        }
     }
 }

@@ -111,6 +111,17 @@ fn shell_values_are_quoted() {
             .insert(format!("V{at}"), (*value).to_owned());
     }
     let config = JobConfig::new(&spec, true);
+    // What is in the project folder is copied there, and of a folder that a config names what Oumi copies.
+    assert_eq!(
+        config.document["working_dir"],
+        json!(folder.path().join(""))
+    );
+    let named = format!("working_dir: {}\nrun: echo\n", folder.path().display());
+    let named = self::spec(folder.path(), "named.yaml", &named, "slurm");
+    assert_eq!(
+        JobConfig::new(&named, true).document["working_dir"],
+        json!(folder.path())
+    );
     for (at, value) in HOSTILE_VALUES.iter().enumerate() {
         let written = config.document["envs"][format!("V{at}")].as_str().unwrap();
         let script = format!("export V={written}\nprintf %s \"$V\"");

@@ -163,12 +163,16 @@ fn cursor_in_an_oumi_log() {
     assert_eq!(text(&second, "logs"), "three\nfour");
     assert_eq!(second["unfinished"], Value::Null);
     // Of a supercomputer Oumi reads none.
-    let refusing = "#!/bin/sh\necho NotImplementedError; exit 1\n";
-    executable(&world.cloud.bin().join("oumi"), refusing);
-    let answer = world
-        .server()
-        .call("get_job_logs", json!({ "job_id": "a" }));
-    assert!(answer.refused().contains("sign in there"), "{answer}");
+    for (error, hint) in [
+        ("NotImplementedError", "sign in there"),
+        ("Error: authentication failed", "call poll_status"),
+    ] {
+        let refusing = format!("#!/bin/sh\necho '{error}'; exit 1\n");
+        executable(&world.cloud.bin().join("oumi"), &refusing);
+        let mut server = world.server();
+        let answer = server.call("get_job_logs", json!({ "job_id": "a" }));
+        assert!(answer.refused().contains(hint), "{answer}");
+    }
 }
 
 #[test]
