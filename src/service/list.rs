@@ -1,5 +1,6 @@
 //! `list_jobs`: every job in one answer, newest first.
 
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -41,17 +42,11 @@ impl JobService {
         for job in records.iter() {
             launches::resume(context, job);
         }
-        let mut redactors = vec![Redactor::default()];
-        let mut warnings = sanitize(registry_warnings(context, &records).await, &redactors);
+        let mut warnings = registry_warnings(context, &records).await;
         let listings = ask_launchers(context, &records).await;
-        let quoted = listings.iter().flat_map(|listing| &listing.warnings);
-        let mut quoted = Vec::from_iter(quoted.cloned());
+        warnings.extend(listings.iter().flat_map(|it| it.warnings.iter().cloned()));
         // Some jobs may have been started meanwhile.
         let records = context.registry.records().await.unwrap_or(records);
-        if !quoted.is_empty() {
-            // A warning may quote any job that a launcher was asked about.
-            redactors.extend(records.iter().map(|job| context.redactor(&job.job_id)));
-        }
         let ids = records.iter().map(|record| record.job_id.as_str());
         let by_id: HashMap<&str, &JobRecord> = ids.zip(records.iter()).collect();
         let (mut found, mut removable) = (Vec::new(), HashMap::new());
@@ -66,7 +61,7 @@ impl JobService {
                     && records.iter().rfind(on_it) == Some(record);
                 removable.insert(record.job_id.as_str(), job.status.is_done && !is_needed);
             } else if !job.status.is_done && context.is_local(cloud) {
-                quoted.push(format!(
+                warnings.push(format!(
                     "job {job_id} runs, but its record is gone; cancel_job ends it"
                 ));
             }
@@ -88,12 +83,11 @@ impl JobService {
         for (record, job) in found {
             jobs.push(row(context, record, job).await);
         }
-        warnings.extend(sanitize(quoted, &redactors));
         ListAnswer {
             times: if jobs.is_empty() { "" } else { "UTC" },
             jobs,
             not_shown,
-            warnings,
+            warnings: sanitize(warnings, &[Redactor::default()]),
             ..ListAnswer::default()
         }
     }
@@ -122,13 +116,18 @@ async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing>
         let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
             let listed = launcher.list(&known).await;
-            listed.unwrap_or_else(|error| {
+            let mut listing = listed.unwrap_or_else(|error| {
                 let ids = known.iter().map(|job| &*job.job_id);
                 Listing {
                     warnings: Vec::from_iter(not_asked(ids, &error.to_string())),
                     ..Listing::default()
                 }
-            })
+            });
+            // A warning may quote any job that the launcher was asked about.
+            let redactors = known.iter().map(|job| context.redactor(&job.job_id));
+            let redactors = LazyCell::new(|| Vec::from_iter(redactors));
+            listing.warnings = sanitize(listing.warnings, redactors);
+            listing
         })
     });
     join_all(asked).await

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::JobError;
+use crate::process::job_dir::JobDir;
 use crate::service::JobService;
 use crate::service::requests::{ListRequest, StatusFilter};
 use crate::settings::policy::Policy;
@@ -22,6 +23,9 @@ async fn failing_launcher_costs_its_rows_only() {
         service.run(home.request(job_name, cloud)).await;
     }
     failing.fail_list(Some(JobError::failed("the cloud is away")));
+    // Whose secrets are not known any more.
+    let secrets = JobDir::at(home.folder.job("ours").unwrap()).secrets_path();
+    std::fs::write(secrets, "").unwrap();
     let answer = service.list(ListRequest::default()).await;
     assert_eq!(ids(&answer.jobs), ["ours"]);
     assert_eq!((answer.success, answer.error), (None, None));
