@@ -20,6 +20,7 @@ use crate::text::shorten;
 
 /// The bytes that are read and folded between two checks of the deadline.
 const BLOCK: u64 = 1024 * 1024;
+const LATE: &str = "the time was up";
 
 /// The most lines of context on each side of a match, and what stands where lines are left out between two.
 const MAX_CONTEXT: usize = 1000;
@@ -78,6 +79,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     let cursor = log.cursor_at(place_in_log(line, &block.bytes, block.start, log_bytes))?;
     block.bytes.truncate(complete);
     let (mut matches, mut searched, mut stopped) = (Matches::default(), 0, None);
+    let is_late = || Instant::now() >= query.deadline;
     loop {
         let mut lines = Vec::new();
         fold_lines(&block.bytes, block.start, fold, &mut |line| {
@@ -93,8 +95,8 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
                 continue;
             }
             // Some of the end is searched in any case.
-            stopped = if Instant::now() >= query.deadline && searched >= MAX_LINE {
-                Some("the time was up")
+            stopped = if is_late() && searched >= MAX_LINE {
+                Some(LATE)
             } else {
                 matches.take(line, repeats.take(), query, options)
             };
@@ -103,11 +105,11 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             }
             searched += line.len() + 1;
         }
+        // A block of equal lines has few to be looked at, one of blank lines none.
+        stopped = stopped.or((block.start > 0 && is_late()).then_some(LATE));
         if stopped.is_some() || block.start == 0 {
             break;
         }
-        // A block of equal lines has few to be looked at.
-        searched = MAX_LINE;
         block = log.lines_before(block.start, BLOCK)?;
     }
     let note = stopped.map(|why| how_far(why, log_bytes - block.start, log_bytes));
