@@ -34,7 +34,7 @@ impl JobConfig {
             true => merge_job_config(spec, &mut warnings),
             false => wrap_training_config(spec, is_login_node),
         };
-        // Its rsync copies a folder itself into that of the job, unless the path ends in a slash.
+        // Its rsync copies a folder itself, unless the path ends in a slash. A config that names one may count on that.
         if is_login_node && spec.config.text("working_dir").is_none() {
             document.insert("working_dir".to_owned(), json!(spec.client_cwd.join("")));
         }
