@@ -36,7 +36,8 @@ impl JobConfig {
         };
         // Its rsync copies a folder itself, unless the path ends in a slash. A config that names one may count on that.
         if is_login_node && spec.config.text("working_dir").is_none() {
-            document.insert("working_dir".to_owned(), json!(spec.client_cwd.join("")));
+            let folder = spec.client_cwd.join("");
+            document.insert("working_dir".to_owned(), folder.to_string_lossy().into());
         }
         merge_resources(&mut document, spec, &mut warnings);
         if let Some(seconds) = spec.options.time_limit_seconds() {
@@ -186,7 +187,7 @@ fn wrap_training_config(spec: &LaunchSpec, is_login_node: bool) -> Map<String, V
     set("name", plain_name(&spec.identity.job_id).into());
     set("resources", json!({}));
     set("num_nodes", nodes.into());
-    set("working_dir", json!(spec.client_cwd));
+    set("working_dir", spec.client_cwd.to_string_lossy().into());
     set("envs", json!({}));
     set("file_mounts", mounts.into());
     set("setup", setup.into());

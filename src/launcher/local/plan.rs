@@ -111,7 +111,8 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
         process.plan.working_dir = folder;
     }
     let mut job_config = Map::new();
-    job_config.insert("working_dir".to_owned(), json!(process.plan.working_dir));
+    let working_dir = process.plan.working_dir.to_string_lossy();
+    job_config.insert("working_dir".to_owned(), working_dir.into());
     let envs = config_envs(spec);
     let names = envs.keys().chain(spec.options.envs.keys());
     let hidden: Map<String, Value> = names.map(|name| (name.clone(), HIDDEN.into())).collect();
