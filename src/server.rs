@@ -129,7 +129,7 @@ impl ServerHandler for Server {
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         };
         request.arguments = Some(fitted);
-        let (service, mut server) = (self.service.clone(), self.clone());
+        let mut server = self.clone();
         let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
         let caller = caller.map(Arc::new);
         if let Some(caller) = &caller {
@@ -138,7 +138,7 @@ impl ServerHandler for Server {
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
         let call = async move {
             server.recovered().await;
-            let answer = progress::with_progress(server, context, |server, context| {
+            let answer = progress::with_progress(&server, context, |server, context| {
                 let call = ToolCallContext::new(server, request, context);
                 server.router().call(call).boxed()
             });
@@ -150,7 +150,7 @@ impl ServerHandler for Server {
                 return Ok(required.into());
             }
             let task = match as_task {
-                true => tasks::from_run_answer(&service, &answer).await,
+                true => tasks::from_run_answer(&server.service, &answer).await,
                 false => None,
             };
             Ok(task.unwrap_or(answer))
@@ -280,24 +280,27 @@ impl Service<RoleServer> for Dispatcher {
             let _permit = permit;
             let answer = answer.await;
             let Some(call) = lock(&call).take() else {
-                return answer;
+                return Box::new(answer);
             };
-            let mut answer = ServerResult::from(call.await?);
-            if version < Some(ProtocolVersion::V_2026_07_28) {
+            // Boxed: what waits for an answer has room for one, in three places.
+            let mut answer = Box::new(call.await.map(ServerResult::from));
+            if version < Some(ProtocolVersion::V_2026_07_28)
+                && let Ok(answer) = &mut *answer
+            {
                 answer.strip_result_type_for_legacy_peer();
             }
-            Ok(answer)
+            answer
         };
         if !is_of_jobs {
             // Here, so that it is answered also while files hang.
-            return answering.boxed();
+            return answering.map(|answer| *answer).boxed();
         }
         let answering = tokio::spawn(on_file_threads(answering.boxed()));
         Box::pin(async move {
             tokio::select! {
-                answered = answering => answered.unwrap_or_else(|error| {
+                answered = answering => *answered.unwrap_or_else(|error| {
                     tracing::error!(%error, "a call panicked");
-                    Err(internal("the call failed inside the server; try again, and report it if it fails again"))
+                    Box::new(Err(internal("the call failed inside the server; try again, and report it if it fails again")))
                 }),
                 () = cancelled.cancelled() => Err(internal("the client cancelled the call")),
             }

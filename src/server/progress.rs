@@ -14,15 +14,16 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Does the work of a call with a service that reports its progress to the client.
 pub(super) async fn with_progress<T>(
-    mut server: Server,
+    server: &Server,
     context: Context,
     work: impl for<'a> FnOnce(&'a Server, Context) -> BoxFuture<'a, T>,
 ) -> T {
     let Some(token) = context.meta.get_progress_token() else {
-        return work(&server, context).await;
+        return work(server, context).await;
     };
     let (newest, mut messages) = watch::channel(String::new());
     let (peer, cancelled) = (context.peer.clone(), context.ct.clone());
+    let mut server = server.clone();
     server.service = server.service.reporting(move |message| {
         newest.send_if_modified(|last| std::mem::replace(last, message.to_owned()) != message);
     });
