@@ -130,7 +130,10 @@ impl ServerHandler for Server {
         };
         request.arguments = Some(fitted);
         let mut server = self.clone();
-        let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
+        let caller = match tools::is_read_only(tool) {
+            true => None,
+            false => ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts)),
+        };
         let caller = caller.map(Arc::new);
         if let Some(caller) = &caller {
             server.service = server.service.with_consent(caller.clone());
@@ -275,10 +278,12 @@ impl Service<RoleServer> for Dispatcher {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         context.extensions.insert(Arc::clone(&call));
-        let answer = async move { server.handle_request(request, context).await }.boxed();
+        // Made on the thread that answers: of a burst of requests each would hold room for the largest handler before it is begun.
+        let begin: Box<dyn FnOnce() -> BoxFuture<'static, Answer<ServerResult>> + Send> =
+            Box::new(move || async move { server.handle_request(request, context).await }.boxed());
         let answering = async move {
             let _permit = permit;
-            let answer = answer.await;
+            let answer = begin().await;
             let Some(call) = lock(&call).take() else {
                 return Box::new(answer);
             };

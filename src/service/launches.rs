@@ -259,8 +259,9 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     if context.policy.read_only {
         return Ok(false);
     }
-    // The epilogue of a launch is left over where its supervisor was killed.
-    let has_epilogue = dir.epilogue()?.is_some() && !is_supervised(&dir)?;
+    // A job on this machine has no epilogue. That of a launch is left over where its supervisor was killed.
+    let is_cloud = !context.is_local(&job.cloud);
+    let has_epilogue = is_cloud && dir.epilogue()?.is_some() && !is_supervised(&dir)?;
     Ok(has_epilogue || dir.has_pending_cancel()?)
 }
 
