@@ -23,6 +23,7 @@ use crate::parse::prices::{self, CatalogMachine, CostReport};
 use crate::parse::sky::{self, Cluster, Queue};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
+use crate::text::strip_escapes;
 use api::Api;
 pub use api::change;
 use request::Request;
@@ -233,12 +234,9 @@ impl CloudBackend for SkyPilot {
             return Err(error.clone());
         }
         let ended = output.code.map_or("was cut off and may go on", |_| "ended");
-        // Below that line the program says how to go on.
-        let is_done = output.stdout.lines().any(|line| line.ends_with("...done."));
-        let reason = if is_done {
-            "done".to_owned()
-        } else {
-            failure_text(output)
+        let reason = match sky::is_teardown_done(&strip_escapes(&output.stdout)) {
+            true => "done".to_owned(),
+            false => failure_text(output),
         };
         // The status afterwards counts.
         let clusters = self.clusters(Some(cluster)).await.map_err(|error| {

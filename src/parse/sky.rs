@@ -162,7 +162,7 @@ pub(crate) fn accepted_cancel(output: &str) -> bool {
 /// Reads from the output of `sky stop` or `sky down` of one cluster, which exit 0 in any case, that SkyPilot does not do it.
 pub(crate) fn refused_teardown(cluster: &str, output: &str) -> Option<JobError> {
     let text = strip_escapes(output);
-    if text.lines().any(|line| line.ends_with("...done.")) {
+    if is_teardown_done(&text) {
         return None;
     }
     if text.contains("Cluster(s) not found") {
@@ -173,6 +173,11 @@ pub(crate) fn refused_teardown(cluster: &str, output: &str) -> Option<JobError> 
     let reason = one_line(lines.next().unwrap_or_default());
     let error = format!("cluster {cluster} cannot be stopped: {reason}");
     Some(JobError::failed(error).with_hint("call down_cluster to delete it"))
+}
+
+/// Tells if `sky stop` or `sky down` says that it has done it. Below that line it prints how to go on.
+pub(crate) fn is_teardown_done(output: &str) -> bool {
+    output.lines().any(|line| line.ends_with("...done."))
 }
 
 pub(crate) fn no_such_cluster(cluster: &str) -> JobError {
