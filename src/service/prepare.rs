@@ -13,7 +13,7 @@ use crate::error::{JobError, Result};
 use crate::launcher::{ClusterInfo, JobIdentity, JobState, LaunchPlan, LaunchSpec};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
-use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
+use crate::settings::config::{Config, OumiCommand, project_folder};
 use crate::settings::data_dir::real_path;
 use crate::text::{compact, join_names, one_line, shorten};
 
@@ -165,8 +165,9 @@ async fn plan(
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
     let is_local = launcher.is_local();
+    let is_in_tilde = !config.is_job && config.output_dir.starts_with("~/");
     if is_local && !config.output_dir.is_empty() {
-        let output_dir = client_cwd.join(expand_home(&config.output_dir));
+        let output_dir = client_cwd.join(&config.output_dir);
         // Without the "." of "./out".
         let output_dir: PathBuf = output_dir.components().collect();
         config.output_dir = output_dir.display().to_string();
@@ -184,8 +185,16 @@ async fn plan(
         client_cwd,
         options: request.options.clone(),
     };
+    let mut plan = launcher.plan(&spec).await?;
+    if is_in_tilde {
+        plan.warnings.push(
+            "Oumi makes a folder named `~` for this output folder, and only checkpoints go to the home folder: write the \
+             full path"
+                .to_owned(),
+        );
+    }
     Ok(PreparedLaunch {
-        plan: launcher.plan(&spec).await?,
+        plan,
         spec,
         is_local,
         cluster: None,

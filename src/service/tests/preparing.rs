@@ -157,6 +157,11 @@ async fn checkpoints_of_an_earlier_run_are_a_warning() {
     // On a cloud the folder is another.
     let answer = test.service.run(test.dry("job", "gcp")).await;
     assert_eq!(answer.warnings, [""; 0]);
+    // Oumi saves the model in a folder of that name, and Transformers the checkpoints in the home folder.
+    let config = "training: {output_dir: ~/out}\n";
+    let answer = test.run_config(config, test.dry("job", "local")).await;
+    assert!(answer.message.contains("/~/out\n"), "{answer:?}");
+    assert!(answer.warnings[0].contains("folder named `~`"));
 }
 
 #[tokio::test(start_paused = true)]
