@@ -195,10 +195,14 @@ fn find(
     let search = |lines: &[usize], place: Place, follows: bool| {
         let text = ending.text(lines);
         let (cause, at) = TABLE.find(&text, place, follows)?;
-        // Of several lines the quote of them has what stands before.
-        let is_alone = lines.len() == 1;
-        let before = if is_alone { EVIDENCE / 2 } else { MIN_QUOTE };
-        let start = text.floor_char_boundary(at.saturating_sub(before));
+        // The line that shows it: the quote of all lines has what stands before, and is cut behind.
+        let mut start = 0;
+        let lengths = lines.iter().map(|line| ending.text(&[*line]).len());
+        let mut lengths = lengths.filter(|length| *length > 0);
+        while let Some(length) = lengths.next().filter(|length| start + length <= at) {
+            start += length + 1;
+        }
+        let start = text.floor_char_boundary(start.max(at.saturating_sub(EVIDENCE / 2)));
         Some((cause, Some(shorten(&text[start..], EVIDENCE).into_owned())))
     };
     let in_last = |place: Place, follows: bool| {

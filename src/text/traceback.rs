@@ -27,6 +27,7 @@ struct Forms {
     passed_over: Patterns,
     raised_from: Patterns,
     while_handling: Patterns,
+    of_printing: Patterns,
 }
 
 const YAML: &str = include_str!("traceback.yaml");
@@ -210,7 +211,8 @@ fn of_process(lines: &[Line<'_>], own: &[usize]) -> Vec<Problem> {
             continue;
         }
         let is_raised_from = FORMS.raised_from.is_match(above);
-        if (is_raised_from || FORMS.while_handling.is_match(above))
+        let is_other = !FORMS.of_printing.is_match(lines[exception.at].text);
+        if (is_raised_from || is_other && FORMS.while_handling.is_match(above))
             && let Some(first) = found.pop()
             && is_raised_from
         {

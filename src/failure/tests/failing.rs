@@ -368,10 +368,22 @@ fn error_line_that_announces_goes_on_in_the_next() {
 
 #[test]
 fn what_shows_the_cause_is_left_when_quotes_are_cut() {
-    let log = "ValueError: Couldn't instantiate the backend tokenizer from one of:\n(1) a `tokenizers` library serialization file,\n(2) a slow tokenizer instance to convert or\n(3) an equivalent slow tokenizer class to instantiate and convert.\nYou need to have sentencepiece installed.\n";
-    let mut failure = explain(log, None, None).unwrap();
-    failure.cut_quotes(500, 260);
-    let quote = failure.traceback_end.unwrap();
-    assert!(quote.contains("sentencepiece"), "{quote}");
-    assert_eq!(failure.evidence, None);
+    for (log, limit, shown) in [
+        (
+            "ValueError: Couldn't instantiate the backend tokenizer from one of:\n(1) a `tokenizers` library serialization file,\n(2) a slow tokenizer instance to convert or\n(3) an equivalent slow tokenizer class to instantiate and convert.\nYou need to have sentencepiece installed.\n",
+            260,
+            "sentencepiece",
+        ),
+        (
+            "OSError: There was a specific connection error when trying to load a/b:\nFor more information check: https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/401\n\nInvalid credentials in Authorization header\n",
+            60,
+            "Invalid credentials in Authorization header",
+        ),
+    ] {
+        let mut failure = explain(log, None, None).unwrap();
+        failure.cut_quotes(500, limit);
+        let quote = failure.traceback_end.unwrap();
+        assert!(quote.contains(shown), "{quote}");
+        assert_eq!(failure.evidence, None);
+    }
 }
