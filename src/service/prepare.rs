@@ -165,7 +165,7 @@ async fn plan(
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
     let is_local = launcher.is_local();
-    let is_in_tilde = !config.is_job && config.output_dir.starts_with("~/");
+    let surprises = config.surprises(command);
     if is_local && !config.output_dir.is_empty() {
         let output_dir = client_cwd.join(&config.output_dir);
         // Without the "." of "./out".
@@ -186,13 +186,7 @@ async fn plan(
         options: request.options.clone(),
     };
     let mut plan = launcher.plan(&spec).await?;
-    if is_in_tilde {
-        plan.warnings.push(
-            "Oumi makes a folder named `~` for this output folder, and only checkpoints go to the home folder: write the \
-             full path"
-                .to_owned(),
-        );
-    }
+    plan.warnings.extend(surprises);
     Ok(PreparedLaunch {
         plan,
         spec,

@@ -111,6 +111,27 @@ impl Config {
         self.document.get(key).and_then(Value::as_str)
     }
 
+    /// Lists what Oumi does with it that its user may not expect.
+    pub(crate) fn surprises(&self, command: OumiCommand) -> Vec<String> {
+        let has_input = self.text("input_path").is_some_and(|path| !path.is_empty());
+        let found = [
+            (
+                self.output_dir.starts_with("~/"),
+                "Oumi takes the `~` of the output folder for a folder of that name, but for checkpoints of a training: write the \
+                 full path",
+            ),
+            (
+                command.name == "infer" && !has_input,
+                "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job has not, and infers \
+                 nothing; name a JSONL file there",
+            ),
+        ];
+        let found = found
+            .into_iter()
+            .filter(|(is_so, _)| *is_so && !self.is_job);
+        found.map(|(_, words)| words.to_owned()).collect()
+    }
+
     /// Returns the cloud that the config's `resources` ask for, in lower case: by `cloud`, or by SkyPilot's `infra` (such as
     /// `gcp/us-west1`), there or in the first choice of its `any_of`.
     pub(crate) fn cloud(&self) -> Option<String> {

@@ -161,7 +161,28 @@ async fn checkpoints_of_an_earlier_run_are_a_warning() {
     let config = "training: {output_dir: ~/out}\n";
     let answer = test.run_config(config, test.dry("job", "local")).await;
     assert!(answer.message.contains("/~/out\n"), "{answer:?}");
-    assert!(answer.warnings[0].contains("folder named `~`"));
+    assert!(answer.warnings[0].contains("the `~` of the output folder"));
+}
+
+/// As none of Oumi's own recipes has one.
+#[tokio::test(start_paused = true)]
+async fn inference_without_an_input_is_a_warning() {
+    let test = here();
+    for (input, is_warned) in [
+        ("", true),
+        ("input_path: ''", true),
+        ("input_path: a", false),
+    ] {
+        let request = RunRequest {
+            command: "infer".to_owned(),
+            ..test.dry("job", "gcp")
+        };
+        let config = format!("model: {{model_name: tiny}}\n{input}\n");
+        let answer = test.run_config(&config, request).await;
+        let warned = answer.warnings.iter();
+        let warned = warned.filter(|it| it.contains("infers nothing")).count();
+        assert_eq!(warned, usize::from(is_warned), "{answer:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
