@@ -28,6 +28,8 @@ const MODAL: &str = "modal";
 const TIMEOUT: Duration = Duration::from_secs(180);
 /// `oumi launch logs` follows a job until it ends, and most of this goes into its start.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(75);
+/// The lines that end the here-documents in which Oumi 0.9 sends a script.
+const HEREDOC_ENDS: [&str; 2] = ["EOF", "SCRIPTFILETAG"];
 
 #[derive(Debug)]
 pub(crate) struct Oumi(pub(crate) Cli);
@@ -84,7 +86,7 @@ impl CloudBackend for Oumi {
         // For these clouds Oumi writes the job's variables into a shell script without quoting them.
         let mut config = JobConfig::new(spec, user.is_some());
         if let Some(user) = user {
-            check_paths(&config)?;
+            check_texts(&config)?;
             let named = config.document.insert("user".to_owned(), user.into());
             if let Some(other) = named.filter(|named| !named.is_null() && named != user) {
                 config.warnings.push(format!(
@@ -182,25 +184,34 @@ impl Oumi {
     }
 }
 
-/// Refuses paths that a shell reads as something else: Oumi 0.9 gives them to one without quoting them.
-fn check_paths(config: &JobConfig) -> Result<()> {
-    let mounts = config
-        .document
-        .get("file_mounts")
-        .and_then(Value::as_object);
-    let mounts = mounts.into_iter().flatten();
+/// Refuses what a shell reads as something else: Oumi 0.9 gives it words without quoting them, and all that it sends there in a
+/// here-document. What follows a line that ends that would run on this machine.
+fn check_texts(config: &JobConfig) -> Result<()> {
+    let text = |key: &str| config.document.get(key).and_then(Value::as_str);
+    let map = |key: &str| config.document.get(key).and_then(Value::as_object);
+    let mounts = map("file_mounts").into_iter().flatten();
     let mounts = mounts.flat_map(|(to, from)| [Some(to.as_str()), from.as_str()]);
-    let folder = config.document.get("working_dir").and_then(Value::as_str);
+    let resources = map("resources").into_iter().flatten();
+    let words = mounts.chain(resources.map(|(_, value)| value.as_str()));
+    let mut words = words.chain(["working_dir", "name"].map(text)).flatten();
     let is_plain =
         |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "/._-~+@,:=%".contains(c);
-    let is_safe = |path: &&str| !path.starts_with('-') && path.chars().all(is_plain);
-    let mut paths = mounts.chain([folder]).flatten();
-    match paths.find(|path| !is_safe(path)) {
+    let is_safe = |word: &&str| !word.starts_with('-') && word.chars().all(is_plain);
+    if let Some(word) = words.find(|word| !is_safe(word)) {
+        return Err(
+            JobError::invalid(format!("Oumi would give {word:?} to a shell as it is"))
+                .with_hint("choose a path, or a job_name, of letters, digits and `/._-~+@,:=%`"),
+        );
+    }
+    let envs = map("envs").into_iter().flatten();
+    let texts = envs.map(|(_, value)| value.as_str());
+    let texts = texts.chain(["setup", "run"].map(text)).flatten();
+    match texts.flat_map(str::lines).find(|line| HEREDOC_ENDS.contains(line)) {
         None => Ok(()),
-        Some(path) => Err(JobError::invalid(format!(
-            "Oumi would give {path:?} to a shell as it is"
+        Some(line) => Err(JobError::invalid(format!(
+            "Oumi would run on this machine what follows the line {line:?} of a script or of a value of `envs`"
         ))
-        .with_hint("choose a path, or a job_name, of letters, digits and `/._-~+@,:=%`")),
+        .with_hint("end that here-document by another word")),
     }
 }
 
@@ -215,14 +226,15 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn paths_that_a_shell_changes_are_refused() {
-        let check = |path: &str| {
-            let document =
-                serde_json::json!({ "working_dir": "/a", "file_mounts": { "~/x": path } });
-            check_paths(&JobConfig {
+    fn texts_that_a_shell_changes_are_refused() {
+        let check = |key: &str, value: Value| {
+            let document = json!({ "working_dir": "/a", "name": "a", key: value });
+            check_texts(&JobConfig {
                 document: document.as_object().unwrap().clone(),
                 warnings: Vec::new(),
             })
@@ -230,11 +242,32 @@ mod tests {
         for path in [
             "/my data", "/a;b", "$(id)", "-e/tmp", "`id`", "~/*", "a\nb", "'",
         ] {
-            assert!(check(path).is_err(), "{path}");
+            assert!(
+                check("file_mounts", json!({ "~/x": path })).is_err(),
+                "{path}"
+            );
         }
         // Decomposed, as macOS writes names.
         for path in ["~/data-1.5/x_y+z@2,a=b%", "/Jose\u{301}/日本（二）"] {
-            assert!(check(path).is_ok(), "{path}");
+            assert!(
+                check("file_mounts", json!({ "~/x": path })).is_ok(),
+                "{path}"
+            );
+        }
+        assert!(check("name", json!("my job")).is_err());
+        assert!(check("resources", json!({ "accelerators": "A100:8 --wrap=x" })).is_err());
+        assert!(check("resources", json!({ "cloud": "slurm", "cpus": "4+" })).is_ok());
+        for (key, refused, taken) in [
+            (
+                "run",
+                "cat <<EOF > a\nx\nEOF\nrm -r b",
+                "cat <<'END'\nEOF \nEND",
+            ),
+            ("setup", "a\nSCRIPTFILETAG\nb", "echo EOF"),
+        ] {
+            assert!(check(key, json!(refused)).is_err(), "{refused}");
+            assert!(check(key, json!(taken)).is_ok(), "{taken}");
+            assert!(check("envs", json!({ "A": refused })).is_err(), "{refused}");
         }
     }
 }
