@@ -114,8 +114,15 @@ impl CloudBackend for SkyPilot {
             config.warnings.push(warning.to_owned());
         }
         if !named.is_empty() {
+            let is_mounted = !spec.config.is_job && !spec.config.path.starts_with(&spec.client_cwd);
+            let no_config = if is_mounted {
+                ": the config, which is outside the project folder, is not there"
+            } else {
+                ""
+            };
             config.warnings.push(format!(
-                "if cluster {named} is up already and yours, the job is added to it and SkyPilot skips its `setup`"
+                "if cluster {named} is up already and yours, the job is added to it and SkyPilot skips its `setup`, `file_mounts` and \
+                 `storage_mounts`{no_config}"
             ));
         }
         Ok((cluster, config))

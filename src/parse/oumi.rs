@@ -15,7 +15,7 @@ pub(crate) struct LaunchOutput {
     pub(crate) is_submitted: bool,
     /// SkyPilot's name for the launch, such as `sky-2026-11-24-19-18-45-442134`. The folder of the job's log has it too.
     pub(crate) run: Option<String>,
-    /// The cluster was there before. SkyPilot skips the job's `setup` then.
+    /// The cluster was there before. SkyPilot skips the job's `setup` and mounts then.
     pub(crate) is_onto_existing: bool,
 }
 

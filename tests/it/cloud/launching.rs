@@ -396,7 +396,7 @@ fn existing_cluster_skips_setup() {
         warnings(&preview).contains("if cluster dev is up already"),
         "{preview}"
     );
-    assert!(warnings(&preview).contains("skips its `setup`"));
+    assert!(warnings(&preview).contains("skips its `setup`, `file_mounts` and"));
 }
 
 #[test]
