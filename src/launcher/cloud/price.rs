@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::clusters::{cloud_of, idle_end, is_stopped};
@@ -159,59 +159,31 @@ impl CloudLauncher {
     }
 }
 
-/// Lists the clusters that a config may come to have.
+/// Lists the clusters that a config may come to have: one for each of its accelerators.
 fn choices(config: &Value) -> Vec<Cluster> {
-    let base = config["resources"].as_object().cloned().unwrap_or_default();
+    let place = &config["resources"];
     let nodes = match &config["num_nodes"] {
         Value::Null => 1,
         Value::String(text) => text.trim().parse().unwrap_or(0),
         number => number.as_u64().unwrap_or(0),
     };
-    let lists = ["any_of", "ordered"].map(|key| base.get(key)?.as_array());
-    let choices = lists.into_iter().flatten().flatten();
-    let of_choice = |choice: &Map<String, Value>| {
-        let mut place = base.clone();
-        if choice.contains_key("infra") {
-            place.remove("cloud");
-        }
-        place.extend(choice.clone());
-        of_place(&place, nodes)
-    };
-    let choices = choices.filter_map(Value::as_object).flat_map(of_choice);
-    let clusters: Vec<Cluster> = choices.collect();
-    match clusters.is_empty() {
-        true => of_place(&base, nodes),
-        false => clusters,
-    }
-}
-
-/// Lists the clusters that one choice of resources allows: one for each of its accelerators.
-fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Cluster> {
-    let is_named = |text: &&str| !["", "*"].contains(text);
     let text = |key: &str| {
-        let text = place.get(key).and_then(Value::as_str).map(str::trim);
-        text.filter(is_named)
+        let text = place[key].as_str().map(str::trim);
+        text.filter(|text| !["", "*"].contains(text))
+            .map(ToOwned::to_owned)
     };
-    let infra: Vec<&str> = text("infra").unwrap_or_default().split('/').collect();
-    let part = |index: usize| infra.get(index).copied().filter(is_named);
-    let cloud = text("cloud").or(part(0));
-    // Regions of another cloud than that of the launch say nothing.
-    let is_here = part(0).is_none() || part(0) == cloud;
-    let part = |index| part(index).filter(|_| is_here);
-    // Or its zone, which names it too.
-    let region = text("region").or(part(1)).or(text("zone")).or(part(2));
-    let asked = place.get("accelerators").filter(|asked| !asked.is_null());
+    let asked = Some(&place["accelerators"]).filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
     let of = |(name, count)| Some(format!("{name}:{count}"));
     let asked = asked.map_or(vec![None], |asked| asked.into_iter().map(of).collect());
-    let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
     let clusters = asked.into_iter().map(|accelerators| Cluster {
         nodes,
-        cloud: owned(cloud),
+        cloud: text("cloud"),
         accelerators,
-        instance_type: owned(text("instance_type")),
-        region: owned(region),
-        is_spot: place.get("use_spot").is_some_and(is_on),
+        instance_type: text("instance_type"),
+        // A zone names its region too.
+        region: text("region").or(text("zone")),
+        is_spot: is_on(&place["use_spot"]),
         ..Cluster::default()
     });
     clusters.collect()
