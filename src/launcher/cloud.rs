@@ -106,7 +106,7 @@ impl CloudLauncher {
             let mut status = launch.status(self.backend.is_skypilot());
             // One that was there is not left by the launch.
             if status.state == JobState::Failed
-                && !launch.printed.is_onto_existing
+                && !launch.was_up()
                 && let Ok(mut clusters) = self.backend.clusters(None).await
                 && let Some(own) = clusters.iter_mut().find(|it| it.name == identity.cluster)
             {

@@ -75,7 +75,7 @@ impl JobService {
             let is_pruned = record.is_some_and(|record| pruned.contains(&record.job_id));
             request.status.admits(&job.status) && !is_pruned
         });
-        found.sort_by_cached_key(|(record, _)| Reverse(record.and_then(JobRecord::submitted_at)));
+        found.sort_by_cached_key(|(record, job)| Reverse(submitted_at(*record, job)));
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
         found.truncate(limit);
@@ -177,8 +177,18 @@ fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &str) -> Option<
     (!ids.is_empty()).then(|| format!("not asked about: {ids}; {error}"))
 }
 
+fn submitted_at(record: Option<&JobRecord>, job: &ListedJob) -> Option<DateTime<Utc>> {
+    let at = job.status.details.submitted_at.as_deref().and_then(parsed);
+    record.map_or(at, JobRecord::submitted_at)
+}
+
+fn parsed(time: &str) -> Option<DateTime<Utc>> {
+    Some(DateTime::parse_from_rfc3339(time).ok()?.to_utc())
+}
+
 /// Builds a row: what a user wants to know of the jobs of yesterday, and nothing twice.
 async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> JobRow {
+    let submitted = submitted_at(record, &job);
     let ListedJob { identity, status } = job;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
@@ -186,7 +196,6 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     };
     let details = status.details;
     let name = details.job_name.filter(|_| record.is_none());
-    let submitted = record.and_then(JobRecord::submitted_at);
     let unrecorded = JobRecord {
         job_id: identity.oumi_job_id,
         ..JobRecord::default()
@@ -198,8 +207,9 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     let behind_command = record.job_id.strip_prefix(&record.command);
     let id_names_command = behind_command.is_some_and(|rest| rest.starts_with('_'));
     let ended = details.ended_at.or(details.end_at);
-    let ended = ended.filter(|_| status.is_done);
-    let ended = ended.and_then(|time| Some(DateTime::parse_from_rfc3339(&time).ok()?.to_utc()));
+    let ended = ended
+        .filter(|_| status.is_done)
+        .and_then(|time| parsed(&time));
     let day = |time: Option<DateTime<Utc>>| time.map(|time| time.date_naive());
     let time = |time: Option<DateTime<Utc>>, part: Range<usize>| {
         let text = time.map(|time| time.to_rfc3339()[part].replace('T', " "));

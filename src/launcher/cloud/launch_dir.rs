@@ -188,6 +188,12 @@ impl Launch {
         self.exit.as_ref().is_some_and(|exit| exit.cancelled)
     }
 
+    /// Tells if its cluster was up before: one that was stopped had no queue to read.
+    pub(super) fn was_up(&self) -> bool {
+        let start = &self.start;
+        self.printed.is_onto_existing || start.was_there == Some(true) && start.before.is_some()
+    }
+
     /// The time at which its program was killed, which may have hung for long.
     fn killed_at(&self) -> Option<f64> {
         let killed = self.exit.as_ref().filter(|exit| exit.signal.is_some())?;

@@ -250,19 +250,19 @@ fn cancel_warns_of_the_cluster() {
     // Of one that had ended before, too.
     let answer = server.cancel("a", false).ok();
     assert!(text(&answer, "message").contains("is still up"));
-    // And of one whose launch failed, as the launch itself does.
+    // And of one whose launch failed, as the launch itself does, unless it was up before.
+    world.cloud.set_cluster("dev", "INIT");
     world
         .cloud
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     let launch = json!({ "cloud": "aws", "job_name": "b", "cluster_name": "dev" });
     let failed = server.call("run_job", server.launch("job.yaml", launch));
-    assert!(warnings(&failed).contains("cluster dev (AWS) is still up"));
+    assert!(warnings(&failed).contains("cluster dev (AWS) is INIT"));
     let answer = server.cancel("b", false);
-    assert!(answer.refused().contains("is still up"));
+    assert!(answer.refused().contains("cluster dev (AWS) is INIT"));
     // A cluster that may be coming up is named where that launch has failed.
     let now = chrono::Utc::now().timestamp().to_string();
     world.cloud.write("clusters/dev/launched_at", &now);
-    world.cloud.set_cluster("dev", "INIT");
     assert!(warnings(&server.list("all").1).contains("cluster dev (AWS) is INIT"));
 }
 
@@ -284,6 +284,15 @@ fn list_has_autostop_and_price() {
         (&json!(45), &json!(12.25))
     );
     assert_eq!(row("9").get("autostop_minutes"), None);
+    // Jobs from elsewhere have their place among the others.
+    world
+        .cloud
+        .write("clusters/plain/jobs/9/submitted_at", "4102444800");
+    let newest = &server.list("all").1["jobs"][0];
+    assert_eq!(
+        (&newest["job_id"], &newest["submitted"]),
+        (&json!("9"), &json!("01-01 00:00"))
+    );
     assert_eq!(row("9").get("hourly_price"), None);
 }
 

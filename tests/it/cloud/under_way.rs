@@ -104,20 +104,21 @@ fn failed_launch_has_reason_and_log() {
 #[test]
 fn failed_launch_warns_of_its_cluster() {
     let world = World::new();
-    world.cloud.add_cluster("dev", "AWS", "UP");
     world
         .cloud
         .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
     let mut server = world.server();
-    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
-    server.run("job.yaml", asked).refused();
-    let status = server.poll("a");
-    assert_eq!(how(&status), ("failed", "FAILED", true));
-    assert!(
-        warnings(&status).contains("cluster dev (AWS) is still up"),
-        "{status}"
-    );
-    assert!(warnings(&status).contains("down_cluster"));
+    for (before, is_left) in [("UP", false), ("STOPPED", true)] {
+        world.cloud.add_cluster(before, "AWS", before);
+        let asked = json!({ "cloud": "aws", "job_name": before, "cluster_name": before });
+        server.run("job.yaml", asked).refused();
+        world.cloud.set_cluster(before, "UP");
+        let status = server.poll(before);
+        assert_eq!(how(&status), ("failed", "FAILED", true));
+        for part in [" (AWS) is still up", "down_cluster"] {
+            assert_eq!(warnings(&status).contains(part), is_left, "{status}");
+        }
+    }
 }
 
 #[test]
