@@ -71,7 +71,7 @@ mod server; // MCP: tools, resources, tasks, prompts, the transport.
 mod service; // The operations on jobs.
 mod settings; // Environment variables, policy, data folder, Oumi configs.
 mod sync; // A lock that survives a panic.
-mod text; // Escapes, control characters, file ends.
+mod text; // Escapes, control characters, ends of files and positions in them.
 
 pub use launcher::skypilot::change;
 pub use process::supervisor::supervise;

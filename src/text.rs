@@ -1,6 +1,7 @@
 //! Text made fit for reading: without terminal escapes, without control characters, shortened, without the prefix that
-//! SkyPilot puts before a job's lines; the end of a file; and the names of signals.
+//! SkyPilot puts before a job's lines; the end of a file, and a position in it; and the names of signals.
 
+pub(crate) mod cursor;
 pub(crate) mod patterns;
 mod terminal;
 pub(crate) mod traceback;

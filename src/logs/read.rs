@@ -17,11 +17,11 @@ use indicatif::HumanBytes;
 use memchr::{memrchr, memrchr2};
 
 use super::Log;
-use super::cursor::Cursor;
 use super::fold::{FoldOptions, Line, MAX_LINE, fold_lines};
 use super::source::MAX_LEFT_OUT;
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor};
+use crate::text::cursor::Cursor;
 
 /// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
 pub const DEFAULT_MAX_BYTES: usize = 5632;

@@ -6,16 +6,23 @@ use std::path::Path;
 
 use memchr::{memchr, memchr2, memrchr};
 
-use super::cursor::{Cursor, GAP, REPLACED, read_at};
 use super::fold::{CUT, WORD_SEARCH};
 use crate::redact::Redactor;
 use crate::settings::data_dir::open_regular;
+use crate::text::cursor::{Cursor, read_at};
 
 /// Bytes read at once in the search for the beginning of a long line.
 const STRIDE: u64 = 1024 * 1024;
 
 /// The most bytes of a line that are left out: a longer one counts as several.
 pub(super) const MAX_LEFT_OUT: u64 = 64 * STRIDE;
+
+/// Says that the cursor is another log's, or that this one became shorter or was rewritten.
+pub(super) const REPLACED: &str = "The cursor is not of this log: it is another job's, or the log was truncated, replaced or rewritten since. \
+    This is from its beginning; go on with the cursor of this answer.";
+
+/// Says that only the end of the log was fetched, and that it lacks what was read last.
+pub(super) const GAP: &str = "More was written since the cursor than can be fetched at once: lines may be missing before these.";
 
 trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::{Progress, Scanner};
-use crate::logs::cursor::Cursor;
 use crate::settings::data_dir::open_regular;
+use crate::text::cursor::Cursor;
 
 /// The part of the beginning that is always read, since the number of steps is announced there.
 const HEAD: u64 = 256 * 1024;

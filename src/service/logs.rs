@@ -11,13 +11,13 @@ use super::{Context, JobService, launches};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
-use crate::logs::cursor::Cursor;
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, compile, search};
 use crate::plot;
 use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log, without_curve};
 use crate::settings::data_dir::write_atomic;
+use crate::text::cursor::Cursor;
 
 /// The smallest budget of an answer: with less there is no room for a line.
 const MIN_BYTES: usize = 1024;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::logs::Log;
-use crate::logs::cursor::Cursor;
 use crate::logs::read::{Excerpt, ReadOptions, read_since, tail};
 use crate::redact::Redactor;
+use crate::text::cursor::Cursor;
 
 /// A log of a folder of its own.
 pub struct TestLog {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::logs::cursor::{Cursor, GAP, REPLACED};
 use crate::logs::read::{Excerpt, ReadOptions};
+use crate::logs::source::{GAP, REPLACED};
 
 use crate::logs::tests::log::{TestLog, file_since, file_tail, text_since, text_tail};
+use crate::text::cursor::Cursor;
 
 impl TestLog {
     /// As the next server would: the cursor has only been a text meanwhile.

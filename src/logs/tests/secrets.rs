@@ -1,11 +1,11 @@
 //! Values of a job are hidden however they are written and read.
 
 use crate::logs::Log;
-use crate::logs::cursor::Cursor;
 use crate::logs::read::{ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
 use crate::logs::tests::log::TestLog;
 use crate::redact::Redactor;
+use crate::text::cursor::Cursor;
 
 /// The text without blanks and controls.
 fn visible(text: &str) -> String {

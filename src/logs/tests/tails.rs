@@ -5,11 +5,11 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use crate::logs::Log;
-use crate::logs::cursor::Cursor;
 use crate::logs::fold::CUT;
 use crate::logs::read::{Excerpt, ReadOptions, read_since, tail};
 use crate::logs::tests::log::{file_tail, text_since, text_tail};
 use crate::redact::Redactor;
+use crate::text::cursor::Cursor;
 
 fn read(content: &[u8], lines: usize, options: ReadOptions) -> Excerpt {
     let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -20,17 +20,10 @@ const KIND: &str = "log2";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// The inode; `None` for a log that was fetched.
-    pub(super) file: Option<u64>,
+    pub(crate) file: Option<u64>,
     offset: u64,
     check: u64,
 }
-
-/// Says that the cursor is another log's, or that this one became shorter or was rewritten.
-pub(super) const REPLACED: &str = "The cursor is not of this log: it is another job's, or the log was truncated, replaced or rewritten since. \
-    This is from its beginning; go on with the cursor of this answer.";
-
-/// Says that only the end of the log was fetched, and that it lacks what was read last.
-pub(super) const GAP: &str = "More was written since the cursor than can be fetched at once: lines may be missing before these.";
 
 impl Cursor {
     /// Parses what [`fmt::Display`] wrote.
@@ -85,7 +78,7 @@ impl Cursor {
 
     /// Finds where to go on in `bytes`, the end of a log: at the first place with the text before it that the cursor had. If
     /// there are several, lines are rather given twice than never.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<u64> {
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<u64> {
         let length = CHECKED.min(self.offset) as usize;
         // It also stops at a carriage return, when its line had not ended.
         let mut ends = memchr::memchr2_iter(b'\n', b'\r', bytes)
@@ -105,7 +98,7 @@ impl fmt::Display for Cursor {
 }
 
 /// Reads the `length` bytes at `start`. Fails when the log became shorter meanwhile: ask again.
-pub(super) fn read_at(
+pub(crate) fn read_at(
     log: &mut (impl Read + Seek),
     start: u64,
     length: u64,
