@@ -56,7 +56,7 @@ pub(crate) struct Config {
     pub path: PathBuf,
     /// A job config; any other is the input of an `oumi` command.
     pub is_job: bool,
-    /// `model.model_name`, or `unknown`.
+    /// `model.model_name`, there or in `inference_config`, or `unknown`.
     pub model_name: String,
     /// `training.output_dir`, else `output_dir`, else `output_path`; empty where the config has none of them.
     pub output_dir: String,
@@ -97,7 +97,15 @@ impl Config {
         }
         Ok(Self {
             is_job,
-            model_name: below("model", "model_name").unwrap_or_else(|| "unknown".to_owned()),
+            model_name: below("model", "model_name")
+                .or_else(|| {
+                    text(
+                        document
+                            .get("inference_config")?
+                            .pointer("/model/model_name"),
+                    )
+                })
+                .unwrap_or_else(|| "unknown".to_owned()),
             output_dir: below("training", "output_dir")
                 .or_else(|| text(document.get("output_dir")))
                 .or_else(|| text(document.get("output_path")))

@@ -39,6 +39,8 @@ fn nothing_is_made_up_for_what_a_config_lacks() {
     ] {
         assert_eq!(read(text).unwrap().output_dir, output_dir, "{text}");
     }
+    let synthesis = read("inference_config: {model: {model_name: m}}");
+    assert_eq!(synthesis.unwrap().model_name, "m");
 }
 
 #[test]
