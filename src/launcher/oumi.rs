@@ -125,9 +125,9 @@ impl CloudBackend for Oumi {
         };
         if let Some(problem) = problem {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
-            return Err(error.with_hint(match problem.contains("NotImplementedError") {
-                true => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
-                false => "call poll_status for the job's status",
+            return Err(error.with_hint(match identity.cloud.as_str() {
+                SLURM => "Slurm writes it into ~/oumi_slurm_logs there: where that folder is missing every job fails, so make it and launch again",
+                _ => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
             }));
         }
         Ok(JobLog {

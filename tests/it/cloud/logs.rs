@@ -152,7 +152,10 @@ fn bar_is_one_line() {
 #[test]
 fn cursor_in_an_oumi_log() {
     let world = World::new();
-    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.know(&[
+        ("a", "slurm", SLURM, "1"),
+        ("b", "perlmutter", "debug.jane", "1"),
+    ]);
     world.cloud.add_job(SLURM, "1", "a", "COMPLETED");
     world.cloud.set_log(SLURM, "1", "one\ntwo\n");
     let mut server = world.server();
@@ -162,15 +165,11 @@ fn cursor_in_an_oumi_log() {
     let second = since(&mut server, &first);
     assert_eq!(text(&second, "logs"), "three\nfour");
     assert_eq!(second["unfinished"], Value::Null);
+    let refusing = "#!/bin/sh\necho 'Error: not found'; exit 1\n";
+    executable(&world.cloud.bin().join("oumi"), refusing);
     // Of a supercomputer Oumi reads none.
-    for (error, hint) in [
-        ("NotImplementedError", "sign in there"),
-        ("Error: authentication failed", "call poll_status"),
-    ] {
-        let refusing = format!("#!/bin/sh\necho '{error}'; exit 1\n");
-        executable(&world.cloud.bin().join("oumi"), &refusing);
-        let mut server = world.server();
-        let answer = server.call("get_job_logs", json!({ "job_id": "a" }));
+    for (job, hint) in [("a", "~/oumi_slurm_logs"), ("b", "sign in there")] {
+        let answer = server.call("get_job_logs", json!({ "job_id": job }));
         assert!(answer.refused().contains(hint), "{answer}");
     }
 }
