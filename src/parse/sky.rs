@@ -55,6 +55,9 @@ pub(crate) struct Cluster {
     /// Type and count a node, such as `A100:8` or `{'A100': 8}`.
     pub(crate) accelerators: Option<String>,
     pub(crate) instance_type: Option<String>,
+    /// The vCPUs and the GiB that a launch asks for, such as `8+`. Those of a cluster are not read: its machines are known.
+    pub(crate) cpus: Option<String>,
+    pub(crate) memory: Option<String>,
     pub(crate) is_spot: bool,
     pub(crate) nodes: u64,
     /// The name of the user who launched it.
@@ -274,6 +277,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
         user: text(row, "user_name"),
         user_hash: text(row, "user_hash"),
         hourly_price: row.get("hourly_price").and_then(price),
+        ..Cluster::default()
     }
 }
 

@@ -112,15 +112,8 @@ impl CloudLauncher {
             Ok(listed) => listed,
             Err(error) => return Offer::unknown(error.to_string()),
         };
-        let (machine, place) = (cluster.instance_type.as_ref(), cluster.region.as_ref());
-        let fits = |listed: &&CatalogMachine| {
-            // A count may be a third.
-            (count - listed.accelerators).abs() < 0.01
-                && machine.is_none_or(|name| name.eq_ignore_ascii_case(&listed.instance_type))
-                && place.is_none_or(|place| is_in(place, &listed.region))
-        };
         let lowest = |price: fn(&CatalogMachine) -> Option<f64>| {
-            let fitting = listed.iter().filter(fits);
+            let fitting = listed.iter().filter(|listed| fits(cluster, *count, listed));
             let priced = fitting.filter_map(|listed| Some((price(listed)? * nodes as f64, listed)));
             priced.min_by(|one, other| one.0.total_cmp(&other.0))
         };
@@ -130,9 +123,12 @@ impl CloudLauncher {
             false => (on_demand, "on demand"),
         };
         let Some((price, listed)) = found else {
+            let place = cluster.region.as_ref();
             let place = place.map_or(cloud.to_owned(), |place| format!("{cloud} {place}"));
+            let size = cluster.cpus.as_ref().or(cluster.memory.as_ref());
+            let size = size.map_or("", |_| " with these cpus and memory");
             let mut reason =
-                format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
+                format!("SkyPilot's catalog has no price for {wanted}{size} {kind} on {place}");
             if let Some((price, _)) = on_demand {
                 reason.push_str(&format!(" (on demand it is ${price:.2} an hour)"));
             }
@@ -176,6 +172,11 @@ fn choices(config: &Value) -> Vec<Cluster> {
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
     let of = |(name, count)| Some(format!("{name}:{count}"));
     let asked = asked.map_or(vec![None], |asked| asked.into_iter().map(of).collect());
+    // Numbers, or texts.
+    let size = |key: &str| {
+        let size = Some(&place[key]).filter(|size| !size.is_null())?;
+        Some(size.to_string().trim_matches('"').trim().to_owned())
+    };
     let clusters = asked.into_iter().map(|accelerators| Cluster {
         nodes,
         cloud: text("cloud"),
@@ -184,9 +185,33 @@ fn choices(config: &Value) -> Vec<Cluster> {
         // A zone names its region too.
         region: text("region").or(text("zone")),
         is_spot: is_on(&place["use_spot"]),
+        cpus: size("cpus"),
+        memory: size("memory"),
         ..Cluster::default()
     });
     clusters.collect()
+}
+
+/// Tells if a machine is one that a cluster has or may get.
+fn fits(cluster: &Cluster, count: f64, listed: &CatalogMachine) -> bool {
+    let (machine, place) = (cluster.instance_type.as_ref(), cluster.region.as_ref());
+    // Exactly `8`, at least `8+`, or memory `4x` the vCPUs.
+    let has_enough = |asked: Option<&String>, has: Option<f64>| {
+        let Some(asked) = asked else { return true };
+        let number = asked.trim_end_matches(['+', 'x']).parse::<f64>().ok();
+        let numbers = has.zip(number).zip(listed.cpus);
+        numbers.is_some_and(|((has, number), cpus)| match asked {
+            _ if asked.ends_with('+') => has >= number,
+            _ if asked.ends_with('x') => has >= number * cpus,
+            _ => (has - number).abs() < 0.01,
+        })
+    };
+    // A count may be a third.
+    (count - listed.accelerators).abs() < 0.01
+        && machine.is_none_or(|name| name.eq_ignore_ascii_case(&listed.instance_type))
+        && place.is_none_or(|place| is_in(place, &listed.region))
+        && has_enough(cluster.cpus.as_ref(), listed.cpus)
+        && has_enough(cluster.memory.as_ref(), listed.memory)
 }
 
 /// Tells if a place is this region or one of its zones, such as `us-east-1a`, `us-central1-a` or `eastus-1`.

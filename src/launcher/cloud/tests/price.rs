@@ -7,7 +7,7 @@ use crate::parse::sky;
 /// A row as the CLI prints it.
 fn row(machine: &str, count: f64, region: &str, price: Value, spot_price: Value) -> Value {
     json!({
-        "cloud": "AWS", "instance_type": machine, "accelerator_name": "?", "accelerator_count": count,
+        "cloud": "AWS", "instance_type": machine, "accelerator_count": count,
         "price": price, "spot_price": spot_price, "region": region,
     })
 }
@@ -17,7 +17,13 @@ fn with_catalog() -> (TempDir, CloudLauncher) {
 }
 
 fn catalog() -> FakeCloud {
-    let aws = json!({
+    let sized = |machine, cpus: u64, price: f64| {
+        let mut row = row(machine, 1.0, "us-east-1", json!(price), Value::Null);
+        row["cpu_count"] = cpus.into();
+        row["memory"] = (4 * cpus).into();
+        row
+    };
+    let mut aws = json!({
         "A100": [
             row("p4d", 8.0, "us-west-2", json!(32.0), json!(12.0)),
             row("p4d", 8.0, "us-east-1", json!(32.0), json!(11.0)),
@@ -29,7 +35,14 @@ fn catalog() -> FakeCloud {
         "H100": [row("p5", 8.0, "us-east-1", json!(55.04), Value::Null)],
         "A10": [row("half", 0.5, "us-east-1", json!(1.5), json!("NaN"))],
         "T4": [row("g4", 1.0, "us-east-1", json!("NaN"), json!("NaN"))],
+        "A10G": [sized("g5.4", 4, 1.0), sized("g5.16", 16, 1.5), sized("g5.32", 32, 2.5)],
+        "tpu-v5": [row("", 1.0, "us-east-1", json!(9.0), Value::Null)],
     });
+    for (name, rows) in aws.as_object_mut().unwrap() {
+        let name = if name == "tpu-v5" { "tpu-v5-8" } else { name };
+        let rows = rows.as_array_mut().unwrap().iter_mut();
+        rows.for_each(|row| row["accelerator_name"] = name.into());
+    }
     // As the API answers: rows are arrays.
     let lambda = json!({ "A100": [["Lambda", "gpu_8x_a100", "A100", 8.0, 124.0, 40.0, 1800.0, 10.32, null, "us-east-1"]] });
     FakeCloud {
@@ -41,7 +54,19 @@ fn catalog() -> FakeCloud {
 #[tokio::test]
 async fn a_config_has_the_price_of_what_it_asks_for() {
     let (_home, launcher) = with_catalog();
+    let sized = |cpus: Value, memory: Value| json!({ "accelerators": "A10G", "cpus": cpus, "memory": memory });
     for (resources, low, high, note) in [
+        (sized(Value::Null, Value::Null), 2.0, 2.0, "g5.4"),
+        (sized(json!("5+"), Value::Null), 3.0, 3.0, "g5.16"),
+        (sized(json!(32), Value::Null), 5.0, 5.0, "g5.32"),
+        (sized(Value::Null, json!("100+")), 5.0, 5.0, "g5.32"),
+        (sized(json!("8+"), json!("4x")), 3.0, 3.0, "g5.16"),
+        (
+            json!({ "accelerators": "tpu-v5-8" }),
+            18.0,
+            18.0,
+            "tpu-v5-8",
+        ),
         (
             json!({ "accelerators": "A100:8" }),
             40.0,
@@ -157,6 +182,10 @@ async fn an_unknown_price_has_its_reason() {
         (
             json!({ "cloud": "aws", "accelerators": [] }),
             "no accelerator is named",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "A10G", "memory": "64GB+" }),
+            "no price for A10G:1 with these cpus and memory on demand on aws",
         ),
         (
             json!({ "cloud": "aws", "accelerators": "V100:8" }),
