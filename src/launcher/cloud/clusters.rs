@@ -25,8 +25,8 @@ impl JobDetails {
 /// Tells if this cloud, by Oumi's name, can stop a cluster: the others delete it.
 pub(super) fn can_stop(cloud: &str, is_spot: bool) -> bool {
     match cloud {
-        "gcp" => true,
-        "aws" | "azure" | "nebius" => !is_spot,
+        "gcp" | "nebius" => true,
+        "aws" | "azure" => !is_spot,
         _ => false,
     }
 }

@@ -49,6 +49,7 @@ fn autostop_is_set_where_oumi_does_not() {
         ("lambda", None, false, false, "c -y -i 60 --down"),
         ("aws", None, false, false, ""),
         ("aws", None, true, false, "c -y -i 60 --down"),
+        ("nebius", None, true, false, ""),
         ("aws", Some(5), false, false, "c -y -i 5"),
         ("aws", Some(0), false, false, "c -y --cancel"),
         ("lambda", None, false, true, ""),
