@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value, json};
 
 use super::LaunchSpec;
+use crate::error::JobError;
 use crate::process::job_dir::time_limit_line;
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
@@ -71,10 +72,31 @@ impl JobConfig {
         keys.iter().any(|key| !resources[*key].is_null())
     }
 
+    /// Refuses a launch that copies what is not on this machine, as SkyPilot would once the user has agreed. Does file work.
+    pub(super) fn check_files(&self, cwd: &Path) -> Result<(), JobError> {
+        let mounts = self.document.get("file_mounts").and_then(Value::as_object);
+        let sources = mounts.into_iter().flat_map(Map::values);
+        let mut sources = sources.filter_map(Value::as_str);
+        let is_here = |path: &str| cwd.join(expand_home(path)).exists();
+        let missing = sources.find(|path| !path.contains(':') && !is_here(path));
+        let folder = self.document.get("working_dir").and_then(Value::as_str);
+        let problem = match (missing, folder) {
+            (Some(path), _) => format!("`file_mounts` copies {path}, which is not here"),
+            (_, Some(path)) if !Path::new(path).is_dir() => {
+                format!("`working_dir` {path} is no folder")
+            }
+            _ => return Ok(()),
+        };
+        Err(JobError::invalid(problem).with_hint("make it, or take it out of the config"))
+    }
+
     pub(crate) fn redacted(&self) -> Value {
         let mut document = self.document.clone();
-        if let Some(envs) = document.get_mut("envs").and_then(Value::as_object_mut) {
-            envs.values_mut().for_each(|value| *value = HIDDEN.into());
+        // Oumi 0.9 has no `secrets`, but SkyPilot's own configs do.
+        for section in ["envs", "secrets"] {
+            if let Some(Value::Object(values)) = document.get_mut(section) {
+                values.values_mut().for_each(|it| *it = HIDDEN.into());
+            }
         }
         Value::Object(document)
     }

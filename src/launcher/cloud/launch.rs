@@ -53,6 +53,7 @@ impl CloudLauncher {
         cluster: String,
         config: JobConfig,
     ) -> Result<LaunchPlan> {
+        config.check_files(&spec.client_cwd)?;
         let staged = staged_path(&self.dir(&spec.identity)?);
         let program = find::find_oumi(&spec.client_cwd)?;
         let (oumi, yaml) = (program.display().to_string(), staged.display().to_string());

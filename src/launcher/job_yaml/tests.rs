@@ -45,7 +45,7 @@ fn run_script(config: &JobConfig) -> &str {
 #[test]
 fn job_configs_are_merged_with_the_call() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "resources: {cloud: aws, cpus: 4}\nworking_dir: sub\nenvs: {A: '1', B: '2'}\nrun: echo\nnew_key: kept\n";
+    let text = "resources: {cloud: aws, cpus: 4}\nworking_dir: sub\nenvs: {A: '1', B: '2'}\nsecrets: {C: pass}\nrun: echo\nnew_key: kept\n";
     let mut spec = spec(folder.path(), "job.yaml", text, "gcp");
     spec.options.envs.insert("B".into(), "mine".into());
     spec.options.accelerators = Some("A100:8".into());
@@ -67,6 +67,8 @@ fn job_configs_are_merged_with_the_call() {
         config.warnings
     );
     assert_eq!(config.redacted()["envs"], json!({"A": "***", "B": "***"}));
+    assert_eq!(config.redacted()["secrets"], json!({"C": "***"}));
+    assert_eq!(config.document["secrets"], json!({"C": "pass"}));
 }
 
 #[test]

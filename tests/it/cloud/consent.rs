@@ -228,7 +228,7 @@ fn question_shows_all_that_decides() {
     let question = shown(
         &mut server,
         "working_dir: '~'\nuser: root\nstorage_mounts: {/data: {source: 's3://b', store: s3}}\nmystery: [1, yes]\n\
-         num_nodes: 010\nresources: {image_id: 0x10}\nfile_mounts: {/d: a}\nrun: x\n",
+         num_nodes: 010\nresources: {image_id: 0x10}\nfile_mounts: {/d: /tmp}\nrun: x\n",
     );
     for line in [
         &format!(
@@ -238,7 +238,7 @@ fn question_shows_all_that_decides() {
         "config.user: root",
         "config.storage_mounts: {/data: {source: s3://b, store: s3}}",
         "config.mystery: [1, true]",
-        "Files copied: /d from a",
+        "Files copied: /d from /tmp",
         "Nodes: 8",
         "resources.image_id: 16",
         "Accelerators: none",

@@ -14,17 +14,18 @@ use crate::support::{executable, kill_9, skipped, wait_until};
 #[test]
 fn job_config_is_merged_with_arguments() {
     let world = World::new();
+    fs::create_dir(world.home.project().join("sub")).unwrap();
     world.home.write(
         "job.yaml",
         "name: mine\nresources: {cloud: gcp, cpus: 4}\nworking_dir: sub\nenvs: {A: one, B: two}\n\
-         file_mounts: {~/a: ./a, ~/b: ./b}\nsetup: |\n  echo one\n  echo two\nrun: echo $A\nnew_in_some_version: {kept: [1]}\n",
+         file_mounts: {~/a: ./sub, ~/b: ./b}\nsetup: |\n  echo one\n  echo two\nrun: echo $A\nnew_in_some_version: {kept: [1]}\n",
     );
     let mut server = world.server();
     let answer = server.run(
         "job.yaml",
         json!({
             "cloud": " AWS ", "job_name": "first", "accelerators": "A100:8", "num_nodes": 2, "use_spot": true,
-            "disk_size": 512, "envs": { "B": "over", "C": "new" }, "file_mounts": { "~/b": "/over", "~/c": "/new" },
+            "disk_size": 512, "envs": { "B": "over", "C": "new" }, "file_mounts": { "~/b": "s3://over", "~/c": "/tmp" },
         }),
     ).ok();
     assert_eq!(
@@ -60,7 +61,7 @@ fn job_config_is_merged_with_arguments() {
             "resources": { "cloud": "aws", "cpus": 4, "accelerators": "A100:8", "use_spot": true, "disk_size": 512 },
             "working_dir": world.home.project().join("sub"),
             "envs": { "A": "one", "B": "over", "C": "new" },
-            "file_mounts": { "~/a": "./a", "~/b": "/over", "~/c": "/new" },
+            "file_mounts": { "~/a": "./sub", "~/b": "s3://over", "~/c": "/tmp" },
             "setup": "echo one\necho two\n",
             "run": "echo $A",
             "new_in_some_version": { "kept": [1] },
@@ -113,13 +114,13 @@ fn wrapped_script_survives_hostile_values() {
     let mut server = world.server();
     server.submit(
         nasty,
-        json!({ "cloud": "gcp", "command": "evaluate", "envs": values, "file_mounts": { "~/.netrc": "/mine" } }),
+        json!({ "cloud": "gcp", "command": "evaluate", "envs": values, "file_mounts": { "~/.netrc": "/tmp" } }),
     );
     let staged = world.staged(1);
     assert_eq!(staged["envs"], values);
     assert_eq!(
         staged["file_mounts"],
-        json!({ "~/.cache/huggingface/token": "~/.cache/huggingface/token", "~/.netrc": "/mine" })
+        json!({ "~/.cache/huggingface/token": "~/.cache/huggingface/token", "~/.netrc": "/tmp" })
     );
     assert_eq!(
         run_on_cluster(&world, staged["run"].as_str().unwrap()),
@@ -397,6 +398,22 @@ fn existing_cluster_skips_setup() {
         "{preview}"
     );
     assert!(warnings(&preview).contains("skips its `setup`, `file_mounts` and"));
+}
+
+#[test]
+fn what_is_copied_must_be_here() {
+    let (world, mut server) = World::with_server();
+    for (line, said) in [
+        ("file_mounts: {~/a: 's3://b', ~/b: ~/no}", "copies ~/no"),
+        ("working_dir: lost", "/lost is no folder"),
+    ] {
+        world.home.write("job.yaml", &format!("{line}\nrun: x\n"));
+        for (cloud, cluster) in [("aws", ""), ("slurm", SLURM)] {
+            let asked = json!({ "cloud": cloud, "cluster_name": cluster, "dry_run": true });
+            let answer = server.run("job.yaml", asked);
+            assert!(answer.refused().contains(said), "{answer}");
+        }
+    }
 }
 
 #[test]

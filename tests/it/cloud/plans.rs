@@ -150,7 +150,7 @@ fn changed_arguments_are_refused_with_the_difference() {
         ("command", json!("infer"), "`command`"),
         (
             "file_mounts",
-            json!({ "~/x": "/y" }),
+            json!({ "~/x": "/tmp" }),
             "`job_config.file_mounts",
         ),
         (
