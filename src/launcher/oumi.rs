@@ -1,7 +1,7 @@
 //! The clouds that Oumi drives itself, such as a Slurm cluster: launched, queried and changed through `oumi launch`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
 use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
+use crate::settings::config::expand_home;
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 use crate::text::strip_escapes;
 
@@ -87,6 +88,8 @@ impl CloudBackend for Oumi {
         let mut config = JobConfig::new(spec, user.is_some());
         if let Some(user) = user {
             check_texts(&config)?;
+            let deletions = deletions(&config, &spec.client_cwd);
+            config.warnings.extend(deletions);
             let named = config.document.insert("user".to_owned(), user.into());
             if let Some(other) = named.filter(|named| !named.is_null() && named != user) {
                 config.warnings.push(format!(
@@ -215,6 +218,26 @@ fn check_texts(config: &JobConfig) -> Result<()> {
     }
 }
 
+/// Warns of the folders that are mirrored on the login node.
+fn deletions(config: &JobConfig, project: &Path) -> Vec<String> {
+    let mirrored = |(to, from): (&String, &Value)| {
+        let from = from.as_str()?;
+        let source = project.join(expand_home(from));
+        // As rsync does, which copies the folder itself unless its path ends in a slash.
+        let name = source.file_name().filter(|_| !from.ends_with('/'));
+        let target = name.map_or_else(|| to.into(), |name| Path::new(to).join(name));
+        source.is_dir().then(|| {
+            let target = target.display();
+            format!("what is in {target} there and not in {from} here is deleted there: Oumi copies folders by `rsync --delete`")
+        })
+    };
+    let mounts = config
+        .document
+        .get("file_mounts")
+        .and_then(Value::as_object);
+    mounts.into_iter().flatten().filter_map(mirrored).collect()
+}
+
 fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     match cloud {
         SLURM => cluster.split_once('@').map(|(user, _)| user),
@@ -269,5 +292,23 @@ mod tests {
             assert!(check(key, json!(taken)).is_ok(), "{taken}");
             assert!(check("envs", json!({ "A": refused })).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_rsync_deletes_is_warned_of() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("data")).unwrap();
+        std::fs::write(home.path().join("file"), "").unwrap();
+        let of = |to: &str, from: &str| {
+            let document = json!({ "file_mounts": { to: from } });
+            let config = JobConfig {
+                document: document.as_object().unwrap().clone(),
+                warnings: Vec::new(),
+            };
+            deletions(&config, home.path()).concat()
+        };
+        assert!(of("~", "data/").contains("in ~ there and not in data/ here"));
+        assert!(of("~/x", "data").contains("in ~/x/data there and not in data here"));
+        assert_eq!(of("~/x", "file") + &of("~/x", "none"), "");
     }
 }
