@@ -58,7 +58,7 @@ pub(crate) struct Config {
     pub is_job: bool,
     /// `model.model_name`, there or in `inference_config`, or `unknown`.
     pub model_name: String,
-    /// `training.output_dir`, else `output_dir`, else `output_path`; empty where the config has none of them.
+    /// `training.output_dir` or `tuning.output_dir`, else `output_dir`, else `output_path`; empty where the config has none of them.
     pub output_dir: String,
     pub document: Map<String, Value>,
 }
@@ -107,6 +107,7 @@ impl Config {
                 })
                 .unwrap_or_else(|| "unknown".to_owned()),
             output_dir: below("training", "output_dir")
+                .or_else(|| below("tuning", "output_dir"))
                 .or_else(|| text(document.get("output_dir")))
                 .or_else(|| text(document.get("output_path")))
                 .unwrap_or_default(),

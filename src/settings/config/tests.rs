@@ -36,6 +36,7 @@ fn nothing_is_made_up_for_what_a_config_lacks() {
         ("output_dir: o", "o"),
         ("model: {}\noutput_path: p", "p"),
         ("output_dir: o\ntraining: {output_dir: t}", "t"),
+        ("tuning: {output_dir: t}", "t"),
     ] {
         assert_eq!(read(text).unwrap().output_dir, output_dir, "{text}");
     }
