@@ -151,7 +151,15 @@ impl Report {
             let next = dictionary_start(&line[end..]).filter(|_| !is_last);
             dictionary = next.map(|next| end + next);
         }
-        if self.has(Kind::Runtime) {
+        if self
+            .metrics
+            .learning_rate
+            .or(self.metrics.grad_norm)
+            .is_some()
+        {
+            // Where Transformers counts tokens each step has the time since the start.
+            self.marks.retain(|mark| *mark != Kind::Runtime);
+        } else if self.has(Kind::Runtime) {
             // A mean over the run is not the newest loss.
             self.metrics.loss = None;
         }

@@ -547,3 +547,17 @@ fn figures_have_no_padding() {
         assert_eq!(crate::text::short_number(value), text);
     }
 }
+
+/// As Transformers prints it where Oumi's `include_performance_metrics` has it count tokens.
+#[test]
+fn step_with_the_time_since_the_start_is_no_summary() {
+    let step = |step: u64, loss: f64| {
+        format!(
+            "{{'loss': '{loss}', 'grad_norm': '1.7', 'learning_rate': '5e-05', 'epoch': '0.6', 'num_input_tokens_seen': 564, \
+             'train_runtime': '2.041', 'train_tokens_per_second': '276.4', 'step': {step}}}\n"
+        )
+    };
+    let end = "{'train_runtime': '3.892', 'train_loss': '5.55', 'epoch': '1.25', 'num_input_tokens_seen': 1124, 'step': 20}\n";
+    let found = metrics(step(10, 5.7) + &step(20, 5.4) + end);
+    assert_eq!((found.step, found.loss), (Some(20), Some(5.4)));
+}
