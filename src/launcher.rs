@@ -25,7 +25,7 @@ use crate::process::plan::Epilogue;
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
-pub(crate) use offer::{ClusterInfo, Offer, PRICE, check_cloud, oumi_cloud};
+pub(crate) use offer::{ClusterInfo, Offer, PRICE, check_cloud, is_launched_by_hand, oumi_cloud};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobStatus {

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::error::{JobError, Result};
 use crate::in_flight::InFlight;
-use crate::launcher::{JobIdentity, JobStatus, Launcher, oumi_cloud};
+use crate::launcher::{JobIdentity, JobStatus, Launcher, is_launched_by_hand, oumi_cloud};
 use crate::process::find;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -158,7 +158,10 @@ impl Context {
     /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
     fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
         let mut launchers = self.launchers.iter();
-        let found = launchers.find(|launcher| launcher.clouds().contains(&cloud));
+        let found = launchers.find(|launcher| {
+            launcher.clouds().contains(&cloud)
+                || launcher.ends_clusters() && is_launched_by_hand(cloud)
+        });
         found.ok_or_else(|| {
             let clouds = self.launchers.iter().map(|launcher| launcher.clouds());
             let clouds = clouds.collect::<Vec<_>>().concat().join(", ");

@@ -67,6 +67,14 @@ pub(crate) fn oumi_cloud(name: &str) -> String {
     }
 }
 
+/// The clouds of SkyPilot 0.12 on which Oumi 0.9 launches nothing. A cluster that was launched there by hand can be asked about and ended.
+const BY_HAND: &str = "cudo do fluidstack hyperbolic ibm mithril oci paperspace primeintellect scp seeweb shadeform ssh vast verda \
+    vsphere yotta";
+
+pub(crate) fn is_launched_by_hand(cloud: &str) -> bool {
+    BY_HAND.split(' ').any(|known| known == cloud)
+}
+
 /// Fails where a cluster is found on another one of these clouds than was asked for: its launcher goes by its name alone.
 pub(crate) fn check_cloud(
     cluster: &str,

@@ -100,6 +100,11 @@ impl CloudBackend for SkyPilot {
     async fn prepare(&self, spec: &LaunchSpec) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
         find::find_sky()?;
+        let cloud = &spec.identity.cloud;
+        if !self.clouds().contains(&cloud.as_str()) {
+            let error = format!("Oumi launches nothing on {cloud}");
+            return Err(JobError::invalid(error));
+        }
         let named = &spec.identity.cluster;
         let cluster = if named.is_empty() {
             in_budget(self.new_cluster_name(&spec.identity.job_id)).await
@@ -115,10 +120,9 @@ impl CloudBackend for SkyPilot {
         }
         if !named.is_empty() {
             let is_mounted = !spec.config.is_job && !spec.config.path.starts_with(&spec.client_cwd);
-            let no_config = if is_mounted {
-                ": the config, which is outside the project folder, is not there"
-            } else {
-                ""
+            let no_config = match is_mounted {
+                true => ": the config, which is outside the project folder, is not there",
+                false => "",
             };
             config.warnings.push(format!(
                 "if cluster {named} is up already and yours, the job is added to it and SkyPilot skips its `setup`, `file_mounts` and \
@@ -256,7 +260,7 @@ impl CloudBackend for SkyPilot {
             ("down", None) => Ok(format!("cluster {cluster} was deleted")),
             (_, None) => Ok(format!("cluster {cluster} is gone")),
             ("stop", Some("STOPPED")) => Ok(format!(
-                "cluster {cluster} was stopped; its disks are kept and cost a little"
+                "cluster {cluster} was stopped; its disks are kept and billed"
             )),
             (_, Some(_)) if let Some(error) = refused => Err(error),
             (_, Some(status)) => Err(JobError::failed(format!(

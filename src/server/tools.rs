@@ -118,7 +118,7 @@ impl Server {
         answer(&self.service.list(request).await)
     }
 
-    /// Stop a cloud cluster: its machines and the jobs on it end; its disks are kept and cost a little. Not every cloud can;
+    /// Stop a cloud cluster: its machines and the jobs on it end; its disks are kept and billed. Not every cloud can;
     /// down_cluster always can.
     #[tool(
         title = "Stop a cluster",

@@ -156,7 +156,7 @@ impl JobService {
         let (question, consequence) = match action {
             ClusterAction::Stop => (
                 "Stop this cluster?",
-                "The jobs on it end. Its disks are kept and cost a little.",
+                "The jobs on it end. Its disks are kept and billed.",
             ),
             ClusterAction::Down => (
                 "Delete this cluster?",

@@ -206,7 +206,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         text.field("Cluster", &format!("{new}{cluster}"));
         text.field("Accelerators", &plain(&resources["accelerators"], "none"));
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
-        text.field("Spot", if may_be_spot(resources) { "yes" } else { "no" });
+        text.field("Spot", yes_or_no(is_on(&resources["use_spot"])));
         text.others("resources", resources, "cloud accelerators use_spot");
         let info = launch.cluster.as_ref();
         text.field("It is", info.map_or("", |info| &info.summary));
@@ -288,11 +288,8 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
     format!("{start}… ({} more bytes in the config)", rest.len())
 }
 
-/// Tells if resources, or one of their choices, ask for spot machines.
-fn may_be_spot(resources: &Value) -> bool {
-    let choices = ["any_of", "ordered"].map(|name| resources.get(name)?.as_array());
-    let mut choices = choices.into_iter().flatten().flatten();
-    resources.get("use_spot").is_some_and(is_on) || choices.any(may_be_spot)
+fn yes_or_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
 }
 
 /// Labelled lines. Each value is made one line, so that it cannot imitate a label.
@@ -356,35 +353,6 @@ mod tests {
             "Start this job?\nAccelerators: A100:8 Price: 0.00 $/h\u{fffd}\u{fffd}\u{fffd}[2J\nrun:\n| echo hi\n\
              | Price: 0.00 $/h\n| \u{fffd}Cloud: local"
         );
-    }
-
-    #[test]
-    fn spot_is_told_in_every_form() {
-        let spot = |resources: &str| may_be_spot(&serde_json::from_str(resources).unwrap());
-        for value in [
-            "true",
-            "1",
-            "1.0",
-            r#""true""#,
-            r#""1""#,
-            r#""Yes""#,
-            r#""on""#,
-            r#""Y""#,
-        ] {
-            let one = format!(r#"{{"use_spot": {value}}}"#);
-            assert!(spot(&one), "{one}");
-            assert!(spot(&format!(r#"{{"any_of": [{{}}, {one}]}}"#)), "{one}");
-            assert!(
-                spot(&format!(r#"{{"use_spot": false, "ordered": [{one}]}}"#)),
-                "{one}"
-            );
-        }
-        for value in ["false", "0", r#""false""#, r#""no""#, r#""""#, "null", "[]"] {
-            assert!(
-                !spot(&format!(r#"{{"use_spot": {value}, "any_of": 1}}"#)),
-                "{value}"
-            );
-        }
     }
 
     #[test]

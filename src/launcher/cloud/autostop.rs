@@ -38,7 +38,7 @@ impl CloudLauncher {
                 "stays up until someone ends it, whatever autostop it has".to_owned()
             }
             _ if can_stop => {
-                format!("stops itself after {minutes} minutes; its disks stay and cost a little")
+                format!("stops itself after {minutes} minutes; its disks stay and are billed")
             }
             _ => format!("deletes itself after {minutes} minutes, with all that is on its disks"),
         };

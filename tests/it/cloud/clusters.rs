@@ -52,6 +52,19 @@ fn stop_ends_the_jobs() {
 }
 
 #[test]
+fn cluster_on_a_cloud_that_oumi_does_not_know_is_ended() {
+    let world = with_cluster("aws", "Vast");
+    let mut server = world.server();
+    let direct = json!({ "oumi_job_id": "1", "cloud": "Vast", "cluster_name": "dev" });
+    assert_eq!(server.call("poll_status", direct).ok()["state"], "RUNNING");
+    let launch = json!({ "cloud": "vast", "dry_run": true });
+    let answer = server.run("job.yaml", launch);
+    assert!(answer.refused().contains("launches nothing"), "{answer}");
+    down(&mut server, "vast", "dev").ok();
+    assert_eq!(world.cloud.read("clusters/dev/status"), None);
+}
+
+#[test]
 fn stop_whose_end_cannot_be_read_is_told() {
     let world = on_aws();
     world.cloud.set("sky-status.garbage", "text");
