@@ -78,6 +78,14 @@ impl JobService {
         found.sort_by_cached_key(|(record, job)| Reverse(submitted_at(*record, job)));
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
+        let running = found.iter().skip(limit);
+        let running = running.filter(|(_, job)| !job.status.is_done).count();
+        if running > 0 {
+            let hint = "status=\"running\" or a higher limit shows them";
+            warnings.push(format!(
+                "jobs that are not shown and not over: {running}; {hint}"
+            ));
+        }
         found.truncate(limit);
         let mut jobs = Vec::with_capacity(found.len());
         for (record, job) in found {

@@ -83,13 +83,20 @@ async fn filters_by_state_newest_first() {
         ["succeeded", "failed", "cancelled"]
     );
     assert_eq!(test.listed(StatusFilter::Failed).await, ["failed"]);
-    let request = ListRequest {
-        limit: 2,
-        ..ListRequest::default()
-    };
-    let answer = test.service.list(request).await;
-    assert_eq!(ids(&answer.jobs), ["launching", "running"]);
-    assert_eq!(answer.not_shown, Some(3));
+    for (limit, hidden) in [(2, [""; 0].as_slice()), (1, &["not over: 1"])] {
+        let request = ListRequest {
+            limit,
+            ..ListRequest::default()
+        };
+        let answer = test.service.list(request).await;
+        assert_eq!(
+            ids(&answer.jobs),
+            ["launching", "running"][..limit as usize]
+        );
+        assert_eq!(answer.not_shown, Some(5 - limit as usize));
+        assert_eq!(answer.warnings.len(), hidden.len(), "{:?}", answer.warnings);
+        assert!(hidden.iter().all(|it| answer.warnings[0].contains(it)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
