@@ -33,6 +33,9 @@ const MIN_SECRET_BYTES: usize = 8;
 const MIN_VISIBLE: usize = 4;
 /// The bytes that are searched at once. It bounds the memory of a search.
 const SLICE: usize = 256 * 1024;
+/// More than the longest form of a variable has, in bytes, and than the largest hash of a value's start.
+const MAX_LENGTH: usize = 1 << 20;
+const HASHES: u32 = 1 << 20;
 
 /// The parts of names that tell of a secret.
 const SECRET_NAMES: &str =
@@ -113,7 +116,7 @@ impl Redactor {
 
     /// The bytes around a part of a text that decide what is secret in it.
     pub(crate) fn margin(&self) -> usize {
-        2 * self.longest.max(ENVIRONMENT.longest) + 64
+        2 * self.longest.max(ENVIRONMENT.longest).min(MAX_LENGTH) + 64
     }
 
     /// Hides the known values, those of this process's own environment, and what looks like a token. Only lines of a value get longer.
@@ -151,10 +154,11 @@ impl Redactor {
     fn mask_slice(&self, text: &mut [u8], is_growing: bool) {
         let (key, (visible, places)) = (digest(&self.salt, &[]), visible(text));
         let mut found: Vec<Range<usize>> = Vec::new();
-        for (length, starts) in &self.fingerprints {
+        // Within these bounds whatever the file of the fingerprints holds.
+        for (length, starts) in self.fingerprints.range(1..=MIN_SECRET_BYTES) {
             // Most hashes are sorted out without a search.
             let mut is_known = vec![false; 1 << 16];
-            for hash in starts.keys() {
+            for (hash, _) in starts.range(..HASHES) {
                 is_known[*hash as usize >> 4] = true;
             }
             for (at, start) in visible.windows(*length).enumerate() {
@@ -188,7 +192,7 @@ impl Redactor {
         cut: impl FnOnce() -> Option<usize>,
     ) -> Option<usize> {
         // The longest: a short one may be part of it.
-        for (length, known) in known.iter().rev() {
+        for (length, known) in known.range((1, 0)..).rev() {
             let value = text.get(..*length);
             if value.is_some_and(|value| digest(&self.salt, value) == *known) {
                 return Some(*length);

@@ -120,7 +120,8 @@ fn folders_of(place: &str) -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the PATH for a program: its own folder first, since it starts its neighbours (`torchrun`, `python`).
+/// Returns the PATH for a program: its own folder first, since it starts its neighbours (`torchrun`, `python`). Where it is a link,
+/// as uv and pipx make of `oumi` alone, they lie beside what it leads to: that folder comes last, so that `python` stays the user's.
 pub(crate) fn path_with_folder_of(program: &Path) -> Option<String> {
     let folder = program.parent()?;
     let inherited = std::env::var_os("PATH").unwrap_or_default();
@@ -128,5 +129,8 @@ pub(crate) fn path_with_folder_of(program: &Path) -> Option<String> {
     if !folders.iter().any(|known| known == folder) {
         folders.insert(0, folder.to_owned());
     }
+    let real = program.canonicalize().unwrap_or_default();
+    let real = real.parent().map(Path::to_owned);
+    folders.extend(real.filter(|real| !folders.contains(real)));
     std::env::join_paths(folders).ok()?.into_string().ok()
 }

@@ -48,6 +48,17 @@ fn known_value_is_hidden_and_not_stored() {
     );
     let read: Redactor = serde_json::from_str(&kept).unwrap();
     assert_eq!(read.redact(text), secrets.redact(text));
+    // A job may have written anything into its folder.
+    for (length, hash, visible) in [(0, 1, 9), (9, 1, 9), (8, 1 << 20, 9), (8, u32::MAX, 0)] {
+        let fingerprints = format!(r#"{{"{length}": {{"{hash}": [[{visible}, 1]]}}}}"#);
+        let text = format!(
+            r#"{{"salt": "", "fingerprints": {fingerprints}, "longest": {}}}"#,
+            usize::MAX
+        );
+        let written: Redactor = serde_json::from_str(&text).unwrap();
+        let long = "abc ".repeat(SLICE);
+        assert_eq!(written.redact(&long), long);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub const JOB_DIR: &str = "OUMI_MCP_JOB_DIR";
 pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
 
 const PREFIX: &str = "OUMI_MCP_";
+const OUMIS: &str = "OUMI_MCP_CONFIGS_DIR";
 
 /// Each variable with its meaning and default.
 const TABLE: &str = include_str!("env_vars.txt");
@@ -56,9 +57,10 @@ pub(crate) fn problems() -> Vec<String> {
     problems
 }
 
-/// Tells if a name looks like one of ours and is none.
+/// Tells if a name looks like one of ours and is none, nor that of Oumi's own MCP server.
 fn is_unknown(name: &str) -> bool {
-    name.to_uppercase().starts_with(PREFIX) && all().all(|(known, _)| known != name)
+    let mut known = all().map(|(known, _)| known).chain([OUMIS]);
+    name.to_uppercase().starts_with(PREFIX) && known.all(|known| known != name)
 }
 
 #[cfg(test)]
@@ -71,6 +73,7 @@ mod tests {
             ("OUMI_MCP_READONLY", true),
             ("oumi_mcp_home", true),
             ("OUMI_MCP_SKY", false),
+            ("OUMI_MCP_CONFIGS_DIR", false),
             ("OUMI_SLURM_CONNECTIONS", false),
             ("HOME", false),
         ] {

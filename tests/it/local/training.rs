@@ -124,6 +124,11 @@ fn oumi_in_virtual_environments() {
             &bin.join("torchrun-of-the-test"),
             "#!/bin/sh\necho neighbour\n",
         );
+        if place.contains("uv/tools") {
+            let links = home.root().join(".local/bin");
+            std::fs::create_dir_all(&links).unwrap();
+            std::os::unix::fs::symlink(bin.join("oumi"), links.join("oumi")).unwrap();
+        }
         home.write("train.yaml", "model: {}");
         let mut server = Server::start(&home);
         let job_id = server.submit("train.yaml", json!({}));
