@@ -112,6 +112,13 @@ impl JobService {
         &self.context.policy
     }
 
+    /// Tells if the policy forbids the cloud of an answer, in which this machine is none.
+    pub(crate) fn is_forbidden(&self, cloud: &str) -> bool {
+        let clouds = self.context.launchers.iter().flat_map(|one| one.clouds());
+        let mut meant = clouds.filter(|known| self.context.cloud_name(known) == cloud);
+        meant.any(|cloud| self.policy().check(cloud).is_err())
+    }
+
     pub(crate) fn registry(&self) -> &JobRegistry {
         &self.context.registry
     }

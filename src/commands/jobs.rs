@@ -301,8 +301,7 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
     loop {
         *last = service.poll_until(request.clone(), &show, false).await;
         request.wait_seconds = CALL_WAIT;
-        let is_forbidden = service.policy().check(&last.cloud).is_err();
-        if last.is_done || last.is_gone() || is_forbidden {
+        if last.is_done || last.is_gone() || service.is_forbidden(&last.cloud) {
             return;
         }
         if let Some(error) = &last.error {
