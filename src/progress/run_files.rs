@@ -3,18 +3,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use serde_json::Value;
-
-use super::{Progress, Scanner};
-use crate::text::read_tail;
+use super::{IncrementalReader, Progress, Scanner};
+use crate::settings::unchanged::Unchanged;
+use crate::text::{lossy, read_tail};
 
 const STATE: &str = "trainer_state.json";
 
-/// The most entries of a folder that are considered, and the most bytes of a file, from its end.
+/// The most entries of a folder that are considered, and the most bytes of a state, from its end.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What was made of the files: a call that waits looks at them each second.
+static READ: LazyLock<Unchanged<Option<Progress>>> = LazyLock::new(Unchanged::default);
 
 /// Reads the newest file of each kind in `dir`. What was last written before `started` is of an earlier run.
 pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> {
@@ -40,25 +43,48 @@ pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> 
 }
 
 fn read_file(written: SystemTime, path: &Path) -> Option<Progress> {
-    let text = read_tail(path, MAX_BYTES).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let mut scanner = Scanner::default();
-    let state: Value = if path.ends_with(STATE) {
-        // NaN and Infinity are no JSON.
-        let text = text.replace(": NaN", ": \"nan\"");
-        let text = text.replace(": -Infinity", ": \"-inf\"");
-        serde_json::from_str(&text.replace(": Infinity", ": \"inf\"")).ok()?
-    } else {
-        scanner.push(text.as_bytes());
-        Value::Null
+    let version = match READ.get(path) {
+        Ok(progress) => return progress,
+        Err(version) => version,
     };
-    for entry in state["log_history"].as_array().into_iter().flatten() {
-        scanner.push(format!("{entry}\n").as_bytes());
+    let progress = if path.ends_with(STATE) {
+        read_state(written, path)
+    } else {
+        IncrementalReader::new(path).read().ok()?
+    };
+    let progress = progress.map(|progress| Progress {
+        source: path.file_name().unwrap_or_default().display().to_string(),
+        ..progress
+    });
+    READ.keep(path, version, &progress);
+    progress
+}
+
+/// Reads a state as text: parsed, that of a long run would take a hundred megabytes, and it may hold NaN, which is no JSON.
+fn read_state(written: SystemTime, path: &Path) -> Option<Progress> {
+    let text = read_tail(path, MAX_BYTES).ok()?;
+    let text = lossy(&text);
+    let mut scanner = Scanner::default();
+    let (_, history) = text.split_once("\"log_history\"").unwrap_or_default();
+    for entry in history.split_inclusive('}') {
+        let entry = entry.trim_start_matches([':', '[', ',', ' ', '\n']);
+        if !entry.starts_with('{') {
+            break;
+        }
+        scanner.push((entry.replace('\n', " ") + "\n").as_bytes());
     }
+    let count = |name: &str| {
+        let (_, value) = text.split_once(name)?;
+        let value = value.trim_start_matches([':', ' ']);
+        value
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    };
     let mut progress = scanner.ahead().progress(written)?;
-    progress.source = path.file_name()?.to_string_lossy().into_owned();
     let figures = &mut progress.metrics;
-    figures.step = state["global_step"].as_u64().or(figures.step);
-    figures.total_steps = state["max_steps"].as_u64().or(figures.total_steps);
+    figures.step = count("\"global_step\"").or(figures.step);
+    figures.total_steps = count("\"max_steps\"").or(figures.total_steps);
     Some(progress)
 }
