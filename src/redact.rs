@@ -41,9 +41,9 @@ const HASHES: u32 = 1 << 20;
 const SECRET_NAMES: &str =
     "TOKEN SECRET PASSWORD PASSWD _PASS API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
-/// Tells by the name of a variable if it holds a secret.
+/// Tells by the name of a variable if it holds a secret. That of a tokenizer is none, and mostly that of the model.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
+    let name = name.to_ascii_uppercase().replace("TOKENIZER", "");
     name.ends_with("_PAT") || SECRET_NAMES.split(' ').any(|part| name.contains(part))
 }
 

@@ -3,21 +3,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
+use super::grammar::number;
 use super::{IncrementalReader, Progress, Scanner};
-use crate::settings::unchanged::Unchanged;
 use crate::text::{lossy, read_tail};
 
 const STATE: &str = "trainer_state.json";
 
-/// The most entries of a folder that are considered, and the most bytes of a state, from its end.
+/// The most entries of a folder that are considered, and the most bytes of a state: a call that waits reads it each second.
 const MAX_ENTRIES: usize = 10_000;
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
-
-/// What was made of the files: a call that waits looks at them each second.
-static READ: LazyLock<Unchanged<Option<Progress>>> = LazyLock::new(Unchanged::default);
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Reads the newest file of each kind in `dir`. What was last written before `started` is of an earlier run.
 pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> {
@@ -43,44 +39,31 @@ pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> 
 }
 
 fn read_file(written: SystemTime, path: &Path) -> Option<Progress> {
-    let version = match READ.get(path) {
-        Ok(progress) => return progress,
-        Err(version) => version,
-    };
-    let progress = if path.ends_with(STATE) {
-        read_state(written, path)
+    let mut progress = if path.ends_with(STATE) {
+        read_state(written, path)?
     } else {
-        IncrementalReader::new(path).read().ok()?
+        IncrementalReader::new(path).read().ok()??
     };
-    let progress = progress.map(|progress| Progress {
-        source: path.file_name().unwrap_or_default().display().to_string(),
-        ..progress
-    });
-    READ.keep(path, version, &progress);
-    progress
+    progress.source = path.file_name()?.to_string_lossy().into_owned();
+    Some(progress)
 }
 
-/// Reads a state as text: parsed, that of a long run would take a hundred megabytes, and it may hold NaN, which is no JSON.
+/// Reads the end of a state as text: that of a long run has megabytes, and may hold NaN, which is no JSON.
 fn read_state(written: SystemTime, path: &Path) -> Option<Progress> {
     let text = read_tail(path, MAX_BYTES).ok()?;
     let text = lossy(&text);
     let mut scanner = Scanner::default();
-    let (_, history) = text.split_once("\"log_history\"").unwrap_or_default();
-    for entry in history.split_inclusive('}') {
-        let entry = entry.trim_start_matches([':', '[', ',', ' ', '\n']);
-        if !entry.starts_with('{') {
+    let history = text.split_once("\"log_history\"");
+    for entry in history.map_or(&*text, |it| it.1).split_inclusive('}') {
+        let (between, entry) = entry.split_at(entry.find('{').unwrap_or(entry.len()));
+        if between.contains(']') {
             break;
         }
         scanner.push((entry.replace('\n', " ") + "\n").as_bytes());
     }
     let count = |name: &str| {
         let (_, value) = text.split_once(name)?;
-        let value = value.trim_start_matches([':', ' ']);
-        value
-            .split(|c: char| !c.is_ascii_digit())
-            .next()?
-            .parse()
-            .ok()
+        number(value.trim_start_matches([':', ' '])).map(|(count, _)| count as u64)
     };
     let mut progress = scanner.ahead().progress(written)?;
     let figures = &mut progress.metrics;

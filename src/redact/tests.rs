@@ -63,6 +63,7 @@ fn known_value_is_hidden_and_not_stored() {
 
 #[test]
 fn other_text_stays() {
+    assert!(is_secret_name("hf_token") && !is_secret_name("TOKENIZER_NAME"));
     assert!(SHAPES.any.is_some(), "each shape is looked for");
     let secrets = Redactor::new(["s3cr3t-value-123", "1", "true"]);
     for text in [

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Answer, internal, truncated};
 use crate::job_identity::JobIdentity;
-use crate::redact::IN_URLS;
+use crate::redact::{IN_URLS, Redactor};
 use crate::service::JobService;
 use crate::service::answers::to_json;
 use crate::service::requests::{ListRequest, LogsRequest, StatusFilter};
@@ -69,6 +69,7 @@ pub(super) async fn list(service: &JobService) -> Answer<ListResourcesResult> {
             "{} of {} on {}, submitted {}",
             record.command, record.model_name, record.cloud, record.submit_time
         );
+        let what = Redactor::default().redact(&what);
         let what = clean_controls(&what);
         if !["running", "completed"].contains(&id) {
             resources.push(resource(id, &format!("Job {name}"), &what, false));

@@ -34,6 +34,11 @@ fn the_newest_file_of_this_run_counts() {
     assert_eq!((of_state.step, of_state.total_steps), (Some(6), Some(6)));
     assert!(of_state.loss.is_some() && of_state.learning_rate.is_some());
     assert_eq!(found(Some(10)), None);
+    // Of a long run the end is read.
+    let (head, entry) = ("\"log_history\": [", "\n{\n\"loss\": 9.5\n},");
+    let long = state.replace(head, &(head.to_owned() + &entry.repeat(80_000)));
+    write("checkpoint-6/trainer_state.json", &long, 40);
+    assert_eq!(found(Some(45)).unwrap(), of_state);
     // Two steps on, with a figure that is no number.
     write(
         "metrics_rank0000.jsonl",
