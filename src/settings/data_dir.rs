@@ -1,6 +1,6 @@
 //! The data folder. Files in it are replaced as a whole, so that a kill at any instant leaves them whole, and read with a bound.
 
-use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -59,12 +59,21 @@ impl DataDir {
         abandoned.try_for_each(|file| fs::remove_file(file.path()))
     }
 
-    /// Checks that a job may be started in it, by its permissions. Room is not looked at.
+    /// Checks that a job may be started in it: by its permissions, and by a lock, which some disks of clusters have not. Room is
+    /// not looked at.
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
-        let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-        let access = rustix::fs::access(self.jobs(), all);
-        access.map_err(|error| self.unusable(error.into()))
+        let check = || {
+            let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+            rustix::fs::access(self.jobs(), all)?;
+            let mut options = open_options();
+            let lock = options.create(true).write(true).read(true);
+            match lock.open(self.registry_lock())?.try_lock_shared() {
+                Err(TryLockError::Error(error)) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        check().map_err(|error| self.unusable(error))
     }
 
     /// The registry file, under the Python server's name.

@@ -109,3 +109,14 @@ fn existing_data_folder_keeps_its_rights() {
     folder.create().unwrap();
     assert_eq!((rights(dir.path()), rights(&folder.jobs())), (0o750, 0o700));
 }
+
+#[test]
+fn without_its_lock_no_job_is_promised() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataDir::at(home.path());
+    folder.check().unwrap();
+    fs::remove_file(folder.registry_lock()).unwrap();
+    fs::create_dir(folder.registry_lock()).unwrap();
+    let error = folder.check().unwrap_err().to_string();
+    assert!(error.contains(HOME), "{error}");
+}
