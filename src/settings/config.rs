@@ -85,8 +85,13 @@ impl Config {
     }
 
     fn from_document(path: PathBuf, document: Map<String, Value>) -> Result<Self> {
-        let text = |section: Option<&Value>| section.and_then(Value::as_str).map(str::to_owned);
-        let below = |section: &str, key: &str| text(document.get(section)?.get(key));
+        let text_at = |path: &str| {
+            let mut keys = path.split('/');
+            let section = document.get(keys.next()?)?;
+            let value = keys.try_fold(section, |value, key| value.get(key))?;
+            value.as_str().map(str::to_owned)
+        };
+        let first_of = |paths: &str| paths.split(' ').find_map(text_at);
         let has_one_of = |keys: &str| keys.split(' ').any(|key| document.contains_key(key));
         let is_job = has_one_of(JOB_KEYS);
         if !is_job && !has_one_of(OUMI_KEYS) {
@@ -97,19 +102,9 @@ impl Config {
         }
         Ok(Self {
             is_job,
-            model_name: below("model", "model_name")
-                .or_else(|| {
-                    text(
-                        document
-                            .get("inference_config")?
-                            .pointer("/model/model_name"),
-                    )
-                })
+            model_name: first_of("model/model_name inference_config/model/model_name")
                 .unwrap_or_else(|| "unknown".to_owned()),
-            output_dir: below("training", "output_dir")
-                .or_else(|| below("tuning", "output_dir"))
-                .or_else(|| text(document.get("output_dir")))
-                .or_else(|| text(document.get("output_path")))
+            output_dir: first_of("training/output_dir tuning/output_dir output_dir output_path")
                 .unwrap_or_default(),
             path,
             document,
@@ -123,22 +118,16 @@ impl Config {
     /// Lists what Oumi does with it that its user may not expect.
     pub(crate) fn surprises(&self, command: OumiCommand) -> Vec<String> {
         let has_input = self.text("input_path").is_some_and(|path| !path.is_empty());
+        let home = "Oumi takes the `~` of the output folder for a folder of that name, but for checkpoints of a training: \
+            write the full path";
+        let input = "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job has not, and infers \
+            nothing; name a JSONL file there";
         let found = [
-            (
-                self.output_dir.starts_with("~/"),
-                "Oumi takes the `~` of the output folder for a folder of that name, but for checkpoints of a training: write the \
-                 full path",
-            ),
-            (
-                command.name == "infer" && !has_input,
-                "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job has not, and infers \
-                 nothing; name a JSONL file there",
-            ),
+            (self.output_dir.starts_with("~/"), home),
+            (command.name == "infer" && !has_input, input),
         ];
-        let found = found
-            .into_iter()
-            .filter(|(is_so, _)| *is_so && !self.is_job);
-        found.map(|(_, words)| words.to_owned()).collect()
+        let found = found.iter().filter(|(is_so, _)| *is_so && !self.is_job);
+        found.map(|(_, words)| (*words).to_owned()).collect()
     }
 
     /// Returns the cloud that the config's `resources` ask for, in lower case: by `cloud`, or by SkyPilot's `infra` (such as
