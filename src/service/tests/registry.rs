@@ -67,13 +67,14 @@ async fn a_resumed_launch_names_the_job_without_a_record() {
 #[tokio::test(start_paused = true)]
 async fn an_unrecordable_job_is_not_launched() {
     let test = test_service();
-    fs::create_dir(test.folder.registry_lock()).unwrap();
+    let lock = fs::File::create(test.folder.registry_lock()).unwrap();
+    lock.lock().unwrap();
     let answer = test.run("job", "gcp").await;
     assert!(!answer.success, "{answer:?}");
-    assert!(answer.error.unwrap().contains("registry"));
+    assert!(answer.error.unwrap().contains("another process has held"));
     assert_eq!(test.cloud.calls(), []);
     assert!(test.service.in_flight().is_empty());
-    fs::remove_dir(test.folder.registry_lock()).unwrap();
+    drop(lock);
     assert!(test.run("job", "gcp").await.launch_confirmed);
 }
 
