@@ -33,9 +33,8 @@ const MIN_SECRET_BYTES: usize = 8;
 const MIN_VISIBLE: usize = 4;
 /// The bytes that are searched at once. It bounds the memory of a search.
 const SLICE: usize = 256 * 1024;
-/// More than the longest form of a variable has, in bytes, and than the largest hash of a value's start.
-const MAX_LENGTH: usize = 1 << 20;
-const HASHES: u32 = 1 << 20;
+/// More than the longest form of a variable has, in bytes.
+const MAX_LENGTH: usize = 1024 * 1024;
 
 /// The parts of names that tell of a secret.
 const SECRET_NAMES: &str =
@@ -158,7 +157,7 @@ impl Redactor {
         for (length, starts) in self.fingerprints.range(1..=MIN_SECRET_BYTES) {
             // Most hashes are sorted out without a search.
             let mut is_known = vec![false; 1 << 16];
-            for (hash, _) in starts.range(..HASHES) {
+            for (hash, _) in starts.range(..1 << 20) {
                 is_known[*hash as usize >> 4] = true;
             }
             for (at, start) in visible.windows(*length).enumerate() {

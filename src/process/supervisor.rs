@@ -92,8 +92,12 @@ pub(super) async fn write_exit_record_with_retry(
     let mut wait = RETRY_MIN;
     loop {
         match dir.write_exit_record(record) {
-            // `NotFound`: the folder was removed, and nobody will read the record.
-            Err(error) if error.kind() != io::ErrorKind::NotFound && !record.cancelled => {
+            // `NotFound`: the folder was removed, and nobody will read the record. Or the temporary file was, by a server on another
+            // machine, which the writer is no process of.
+            Err(error)
+                if !record.cancelled
+                    && (error.kind() != io::ErrorKind::NotFound || dir.exists()?) =>
+            {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RETRY_MAX);
             }

@@ -140,3 +140,26 @@ async fn exit_record_is_written_however_late() {
     writing.await.unwrap().unwrap();
     assert_eq!(dir.exit_record().unwrap(), Some(record));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_another_server_disturbed_is_written_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+    let folder = dir.path().to_owned();
+    let remover = std::thread::spawn(move || {
+        let is_removed = |file: &Path| {
+            file.to_string_lossy().contains("/job/.tmp-") && fs::remove_file(file).is_ok()
+        };
+        while !folder
+            .read_dir()
+            .unwrap()
+            .flatten()
+            .any(|file| is_removed(&file.path()))
+        {}
+    });
+    let record = ExitRecord::now("run");
+    while !remover.is_finished() {
+        write_exit_record_with_retry(&dir, &record).await.unwrap();
+    }
+    assert_eq!(dir.exit_record().unwrap(), Some(record));
+}
