@@ -129,7 +129,7 @@ impl CloudBackend for Oumi {
         if let Some(problem) = problem {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
             return Err(error.with_hint(match identity.cloud.as_str() {
-                SLURM => "Slurm writes it into ~/oumi_slurm_logs there: where that folder is missing every job fails, so make it and launch again",
+                SLURM => "before the job begins there is none. Slurm writes it into ~/oumi_slurm_logs there; without that folder every job fails",
                 _ => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
             }));
         }
