@@ -13,7 +13,7 @@ use super::job_yaml::JobConfig;
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
-use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
+use crate::parse::oumi::status_rows;
 use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
@@ -27,8 +27,11 @@ const SLURM: &str = "slurm";
 const MODAL: &str = "modal";
 /// The timeout of a run of `oumi launch`: it imports the training stack, which takes half a minute on an idle machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
-/// `oumi launch logs` follows a job until it ends, and most of this goes into its start.
-const LOGS_TIMEOUT: Duration = Duration::from_secs(75);
+const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
+/// The bytes of a log that are read, from its end.
+const LOG_BYTES: usize = 4 * 1024 * 1024;
+/// Oumi's connection to a login node, which may have been opened by hand.
+const CONNECTION: &str = "~/.ssh/control-%h-%p-%r";
 /// The lines that end the here-documents in which Oumi 0.9 sends a script.
 const HEREDOC_ENDS: [&str; 2] = ["EOF", "SCRIPTFILETAG"];
 
@@ -112,34 +115,39 @@ impl CloudBackend for Oumi {
         merge_queues(join_all(asked).await)
     }
 
+    /// Reads the end of the file over SSH. `oumi launch logs` begins at the beginning, and stops where it is when it sees that the job
+    /// has ended: after a tenth of a megabyte.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
-        let job = ["--job-id", &identity.oumi_job_id];
-        let mut call = self.call("logs", &identity.cloud, &identity.cluster, &job)?;
-        call.timeout = LOGS_TIMEOUT;
+        if identity.cloud != SLURM {
+            let error = JobError::failed(format!("no logs are read on {}", identity.cloud));
+            return Err(error.with_hint("sign in there, and read the output file of the job"));
+        }
+        let ssh = which::which("ssh").map_err(|_| JobError::failed("ssh was not found on PATH"))?;
+        let (bytes, id) = (LOG_BYTES.to_string(), &identity.oumi_job_id);
+        let file = format!("oumi_slurm_logs/{id}.out");
+        let options = ["-S", CONNECTION, "-o", "BatchMode=yes", &identity.cluster];
+        let tail = ["tail", "-c", &bytes, &file];
+        let mut call = CliCall::new(&ssh, &[options.as_slice(), &tail].concat(), LOGS_TIMEOUT);
         call.is_log = true;
-        call.log_marker = Some(LOG_BEGINS);
         let output = in_budget(self.0.query(&call)).await;
         let output = output.map_err(JobError::failed)?;
-        let problem = match output.code {
-            Some(0) if !output.timed_out => None,
-            _ if !output.timed_out => Some(failure_text(&output)),
-            _ if output.stdout.contains(LOG_BEGINS) => None,
-            _ => Some(format!("none arrived within {} s", LOGS_TIMEOUT.as_secs())),
-        };
-        if let Some(problem) = problem {
+        if output.code != Some(0) && !output.timed_out {
+            let problem = failure_text(&output);
             let error = JobError::failed(format!("the log could not be read: {problem}"));
-            return Err(error.with_hint(match identity.cloud.as_str() {
-                SLURM => "before the job begins there is none. Slurm writes it into ~/oumi_slurm_logs there; without that folder every job fails",
-                _ => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
-            }));
+            return Err(error.with_hint(
+                "before the job begins there is none. Slurm writes it into ~/oumi_slurm_logs there; without that folder every job fails",
+            ));
         }
+        let complete = output.stdout.len() < LOG_BYTES;
+        // Half a line misleads, and half a secret is not recognised as one.
+        let cut = output.stdout.split_once('\n').filter(|_| !complete);
+        let text = cut
+            .map_or(output.stdout.as_str(), |(_, rest)| rest)
+            .to_owned();
         Ok(JobLog {
             log_file: log_file(identity),
-            content: LogContent::Text {
-                text: log_lines(&output.stdout),
-                complete: !output.front_truncated,
-            },
-            ended: !output.timed_out,
+            content: LogContent::Text { text, complete },
+            ended: false,
             timed_out: output.timed_out,
         })
     }

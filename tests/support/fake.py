@@ -1,4 +1,4 @@
-"""A fake `oumi` and a fake `sky`: fake.py FOLDER oumi|sky ARGUMENT…  Replays what the real ones printed (captures/).
+"""A fake `oumi`, `sky` and `ssh`: fake.py FOLDER oumi|sky|ssh ARGUMENT…  Replays what the real ones printed (captures/).
 
 The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
@@ -541,6 +541,15 @@ def oumi_logs():
     cloud == "slurm" or say(f"✓ Job finished (status: {job_status(job)}).\n")
 
 
+def ssh_tail():
+    global code
+    job = f"hosts/{options['--cluster']}/jobs/{words[-1].split('/')[-1][:-4]}"
+    if exists(job):
+        return say((read(f"{job}/setup_log", "") + read(f"{job}/log", ""))[-int(options["-c"]):])
+    code = 1
+    say(f"tail: cannot open '{words[-1]}' for reading: No such file or directory\n", 2)
+
+
 def oumi_status():
     cloud, wanted, prefix = options["--cloud"], options.get("--id"), "JobStatus."
     banner()
@@ -637,7 +646,9 @@ def main(folder, program, *arguments):
         write("launcher-environment", "\n".join(os.environ))
         with open(options["-c"], encoding="utf-8") as file:
             document = json.load(file)
-    words = (words[1:] if program == "oumi" else words) or ["version" if program == "sky" else "help"]
+    if program == "ssh":
+        options["--cluster"] = words[0]
+    words = (words if program == "sky" else words[1:]) or ["version" if program == "sky" else "help"]
     command = globals().get(f"{program}_{words[0]}", lambda *_: replay(f"{program}/{words[0]}"))
     knobs = Knobs(f"{program}-{words[0]}", document["name"] if document else options.get("--cluster", words[-1]))
     if program == "sky" and words[0] != "version":

@@ -27,13 +27,13 @@ pub struct FakeCloud {
 }
 
 impl FakeCloud {
-    /// Clouds without clusters, and `oumi` and `sky` in [`bin`](Self::bin) that know them by where they stand.
+    /// Clouds without clusters, and `oumi`, `sky` and `ssh` in [`bin`](Self::bin) that know them by where they stand.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         for made in ["bin", "knobs", "clusters", "hosts"] {
             fs::create_dir(folder.path().join(made)).unwrap();
         }
-        for program in ["oumi", "sky"] {
+        for program in ["oumi", "sky", "ssh"] {
             let script = python("fake", folder.path(), &format!("{program:?}, "));
             executable(&folder.path().join("bin").join(program), &script);
         }
