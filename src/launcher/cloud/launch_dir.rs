@@ -29,6 +29,7 @@ const PARSED_TAIL: u64 = 256 * 1024;
 /// client is killed.
 pub(super) const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
 
+const NOT_BEGUN: &str = "it was not launched: its server ended before; call run_job again";
 const NO_JOB: &str = "its launch ended before the job was on its cluster";
 
 /// What is known of a launch when it begins.
@@ -161,6 +162,11 @@ impl Launch {
     }
 
     fn find_failure(&self, output: &str) -> Option<String> {
+        // Its server holds the lock until it begins.
+        let is_traced = self.exit.is_some() || self.last_output_at.is_some();
+        if self.has_ended && self.started_at.is_none() && !is_traced && self.folder.exists() {
+            return Some(NOT_BEGUN.to_owned());
+        }
         let printed = || parse::failure_reason(output);
         // A signal leaves no reason of its own.
         if let Some(exit) = &self.exit

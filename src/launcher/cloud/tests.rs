@@ -314,6 +314,19 @@ async fn launch_that_exits_and_names_no_job_has_failed() {
     assert_eq!(status.state, JobState::Failed);
 }
 
+/// Its server ended while SkyPilot had not said yet which clusters are there.
+#[tokio::test]
+async fn launch_that_never_began_has_failed() {
+    let (home, launcher) = launcher();
+    let (_dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!(status.state, JobState::Pending);
+    drop(lock);
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!((status.state, status.is_done), (JobState::Failed, true));
+    assert!(status.message.unwrap().contains("call run_job again"));
+}
+
 /// SkyPilot ends with a cluster what it carries on of its launches.
 #[tokio::test]
 async fn launch_that_was_cut_off_ends_with_its_cluster() {
