@@ -285,7 +285,10 @@ fn slurm_log() {
     assert_eq!(answer["log_file"], format!("cloud:slurm/{SLURM}"));
     let asked = json!({ "oumi_job_id": "999", "cloud": "slurm", "cluster_name": SLURM });
     let answer = server.call("get_job_logs", asked);
-    assert!(answer.refused().contains("poll_status"), "{answer}");
+    assert!(
+        answer.refused().contains("before the job begins"),
+        "{answer}"
+    );
 }
 
 #[test]
