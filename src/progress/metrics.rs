@@ -151,12 +151,7 @@ impl Report {
             let next = dictionary_start(&line[end..]).filter(|_| !is_last);
             dictionary = next.map(|next| end + next);
         }
-        if self
-            .metrics
-            .learning_rate
-            .or(self.metrics.grad_norm)
-            .is_some()
-        {
+        if self.metrics.learning_rate.is_some() {
             // Where Transformers counts tokens each step has the time since the start.
             self.marks.retain(|mark| *mark != Kind::Runtime);
         } else if self.has(Kind::Runtime) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::grammar::number;
+use super::grammar::{number, whole};
 use super::{IncrementalReader, Progress, Scanner};
 use crate::text::{lossy, read_tail};
 
@@ -63,7 +63,7 @@ fn read_state(written: SystemTime, path: &Path) -> Option<Progress> {
     }
     let count = |name: &str| {
         let (_, value) = text.split_once(name)?;
-        number(value.trim_start_matches([':', ' '])).map(|(count, _)| count as u64)
+        whole(number(value.trim_start_matches([':', ' ']))?.0)
     };
     let mut progress = scanner.ahead().progress(written)?;
     let figures = &mut progress.metrics;

@@ -27,7 +27,6 @@ struct Forms {
     passed_over: Patterns,
     raised_from: Patterns,
     while_handling: Patterns,
-    of_printing: Patterns,
 }
 
 const YAML: &str = include_str!("traceback.yaml");
@@ -206,13 +205,15 @@ fn of_process(lines: &[Line<'_>], own: &[usize]) -> Vec<Problem> {
         rest = &rest[rest.partition_point(|at| *at <= last)..];
         let above = std::mem::replace(&mut before, lines[last].text.trim());
         let level = lines[exception.start].level;
-        if FORMS.passed_over.is_match(above) || matches!(level, Some(Level::Warning | Level::Info))
+        let failed = exception.frame.last().unwrap_or(&exception.at);
+        let of = [failed, &exception.at].map(|at| lines[*at].text.trim());
+        let told = format!("{above}\n{}", of.join("\n"));
+        if FORMS.passed_over.is_match(&told) || matches!(level, Some(Level::Warning | Level::Info))
         {
             continue;
         }
         let is_raised_from = FORMS.raised_from.is_match(above);
-        let is_other = !FORMS.of_printing.is_match(lines[exception.at].text);
-        if (is_raised_from || is_other && FORMS.while_handling.is_match(above))
+        if (is_raised_from || FORMS.while_handling.is_match(above))
             && let Some(first) = found.pop()
             && is_raised_from
         {
