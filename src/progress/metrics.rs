@@ -197,7 +197,8 @@ impl Report {
             || of.total_steps.is_some()
             || of.learning_rate.or(of.grad_norm).is_some();
         let is_report = is_at_work || (is_trainers && self.has_figure());
-        !self.has(Kind::Setting) && (self.has(Kind::Runtime) || is_report)
+        let is_config = self.has(Kind::BatchSize) && !self.has_count();
+        !self.has(Kind::Setting) && !is_config && (self.has(Kind::Runtime) || is_report)
     }
 
     /// Makes the count a step, or a part of the epoch where it is within one, as all are after the first for which `in_epoch` is
@@ -321,10 +322,8 @@ impl Report {
             Kind::Steps => metrics.steps_per_second = rate,
             Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
             // In a dictionary beside the figures: `"train": {"batch_size": 8}`.
-            Kind::Setting if name.contains('/') => {}
-            Kind::Runtime | Kind::Evidence | Kind::Evaluation | Kind::Setting => {
-                self.marks.push(kind);
-            }
+            Kind::Setting | Kind::BatchSize if name.contains('/') => {}
+            _ => self.marks.push(kind),
         }
     }
 

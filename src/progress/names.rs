@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Evaluation,
     /// A part of a config: what stands beside it is no metric.
     Setting,
+    /// The same, where nothing is counted.
+    BatchSize,
 }
 
 /// The names of `names.yaml` with their kinds, by [`bucket`].
