@@ -13,7 +13,7 @@ use super::job_yaml::JobConfig;
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
-use crate::parse::oumi::status_rows;
+use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
 use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
@@ -27,13 +27,16 @@ const SLURM: &str = "slurm";
 const MODAL: &str = "modal";
 /// The timeout of a run of `oumi launch`: it imports the training stack, which takes half a minute on an idle machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
-const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
-/// The bytes of a log that are read, from its end.
-const LOG_BYTES: usize = 4 * 1024 * 1024;
-/// Oumi's connection to a login node, which may have been opened by hand.
-const CONNECTION: &str = "~/.ssh/control-%h-%p-%r";
+/// `oumi launch logs` follows a job until it ends, and most of this goes into its start.
+const LOGS_TIMEOUT: Duration = Duration::from_secs(75);
+/// The timeout of a read over SSH, and the bytes that are read from the end of a log.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(30);
+const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// The lines that end the here-documents in which Oumi 0.9 sends a script.
 const HEREDOC_ENDS: [&str; 2] = ["EOF", "SCRIPTFILETAG"];
+
+/// The advice about a log on Slurm that is not there.
+const NO_LOG_YET: &str = "before the job begins there is none. Slurm writes it into ~/oumi_slurm_logs there; without that folder every job fails";
 
 #[derive(Debug)]
 pub(crate) struct Oumi(pub(crate) Cli);
@@ -115,39 +118,37 @@ impl CloudBackend for Oumi {
         merge_queues(join_all(asked).await)
     }
 
-    /// Reads the end of the file over SSH. `oumi launch logs` begins at the beginning, and stops where it is when it sees that the job
-    /// has ended: after a tenth of a megabyte.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
-        if identity.cloud != SLURM {
-            let error = JobError::failed(format!("no logs are read on {}", identity.cloud));
-            return Err(error.with_hint("sign in there, and read the output file of the job"));
+        if let Some(log) = self.end_of_log(identity).await? {
+            return Ok(log);
         }
-        let ssh = which::which("ssh").map_err(|_| JobError::failed("ssh was not found on PATH"))?;
-        let (bytes, id) = (LOG_BYTES.to_string(), &identity.oumi_job_id);
-        let file = format!("oumi_slurm_logs/{id}.out");
-        let options = ["-S", CONNECTION, "-o", "BatchMode=yes", &identity.cluster];
-        let tail = ["tail", "-c", &bytes, &file];
-        let mut call = CliCall::new(&ssh, &[options.as_slice(), &tail].concat(), LOGS_TIMEOUT);
+        let job = ["--job-id", &identity.oumi_job_id];
+        let mut call = self.call("logs", &identity.cloud, &identity.cluster, &job)?;
+        call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
+        call.log_marker = Some(LOG_BEGINS);
         let output = in_budget(self.0.query(&call)).await;
         let output = output.map_err(JobError::failed)?;
-        if output.code != Some(0) && !output.timed_out {
-            let problem = failure_text(&output);
+        let problem = match output.code {
+            Some(0) if !output.timed_out => None,
+            _ if !output.timed_out => Some(failure_text(&output)),
+            _ if output.stdout.contains(LOG_BEGINS) => None,
+            _ => Some(format!("none arrived within {} s", LOGS_TIMEOUT.as_secs())),
+        };
+        if let Some(problem) = problem {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
-            return Err(error.with_hint(
-                "before the job begins there is none. Slurm writes it into ~/oumi_slurm_logs there; without that folder every job fails",
-            ));
+            return Err(error.with_hint(match identity.cloud.as_str() {
+                SLURM => NO_LOG_YET,
+                _ => "Oumi reads no logs on this cloud: sign in there, and read the output file of the job",
+            }));
         }
-        let complete = output.stdout.len() < LOG_BYTES;
-        // Half a line misleads, and half a secret is not recognised as one.
-        let cut = output.stdout.split_once('\n').filter(|_| !complete);
-        let text = cut
-            .map_or(output.stdout.as_str(), |(_, rest)| rest)
-            .to_owned();
         Ok(JobLog {
             log_file: log_file(identity),
-            content: LogContent::Text { text, complete },
-            ended: false,
+            content: LogContent::Text {
+                text: log_lines(&output.stdout),
+                complete: !output.front_truncated,
+            },
+            ended: !output.timed_out,
             timed_out: output.timed_out,
         })
     }
@@ -163,6 +164,46 @@ impl CloudBackend for Oumi {
 }
 
 impl Oumi {
+    /// Reads the end of a log on Slurm over the connection to the login node that Oumi has left open; `None` where there is none.
+    /// Of the log of a job that has ended, `oumi launch logs` prints the first tenth of a megabyte.
+    async fn end_of_log(&self, identity: &JobIdentity) -> Result<Option<JobLog>> {
+        let Some(ssh) = which::which("ssh").ok().filter(|_| identity.cloud == SLURM) else {
+            return Ok(None);
+        };
+        let (bytes, id) = (TAIL_BYTES.to_string(), &identity.oumi_job_id);
+        let file = format!("oumi_slurm_logs/{id}.out");
+        // Without a connection it fails at once, and opens none.
+        let options = "-S ~/.ssh/control-%h-%p-%r -o BatchMode=yes -o ProxyCommand=false";
+        let options = options.split(' ').chain([identity.cluster.as_str()]);
+        let arguments = Vec::from_iter(options.chain(["tail", "-c", &bytes, &file]));
+        let mut call = CliCall::new(&ssh, &arguments, TAIL_TIMEOUT);
+        call.is_log = true;
+        let output = in_budget(self.0.query(&call)).await;
+        let output = output.map_err(JobError::failed)?;
+        match output.code {
+            // That of ssh itself.
+            Some(255) => return Ok(None),
+            Some(code) if code != 0 => {
+                let error = format!("the log could not be read: {}", failure_text(&output));
+                return Err(JobError::failed(error).with_hint(NO_LOG_YET));
+            }
+            _ => {}
+        }
+        let complete = output.stdout.len() < TAIL_BYTES;
+        // Half a line misleads, and half a secret is not recognised as one.
+        let cut = output.stdout.split_once('\n').filter(|_| !complete);
+        let text = cut.map_or(output.stdout.as_str(), |(_, rest)| rest);
+        Ok(Some(JobLog {
+            log_file: log_file(identity),
+            content: LogContent::Text {
+                text: text.to_owned(),
+                complete,
+            },
+            ended: false,
+            timed_out: output.timed_out,
+        }))
+    }
+
     /// A run of `oumi launch` about a cluster, and of Slurm about no others of the server's environment: it connects to each one
     /// that is named, and fails where one cannot be reached.
     fn call(&self, verb: &str, cloud: &str, cluster: &str, job: &[&str]) -> Result<CliCall> {

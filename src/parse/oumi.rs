@@ -102,6 +102,16 @@ pub(crate) fn status_rows(output: &str) -> Vec<(String, QueuedJob)> {
     rows
 }
 
+/// The line of `oumi launch logs` before the log.
+pub(crate) const LOG_BEGINS: &str = "Logging to console...";
+
+/// Returns the job's own lines in the output of `oumi launch logs`, unchanged.
+pub(crate) fn log_lines(output: &str) -> String {
+    let mut lines = output.split_inclusive('\n');
+    lines.find(|line| strip_escapes(line).starts_with(LOG_BEGINS));
+    lines.collect()
+}
+
 fn box_title(line: &str) -> Option<&str> {
     let top = line.trim_start().strip_prefix(['╭', '+'])?;
     let (_, title) = top.split_once("Cluster: ")?;

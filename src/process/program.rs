@@ -20,6 +20,8 @@ const BLOCK: usize = 64 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 /// The time that output is read after the exit: a daemon that the program started may hold the pipe for ever.
 const PIPE_DRAIN: Duration = Duration::from_millis(300);
+/// The time that a followed log is read after its marker.
+const FOLLOW_WINDOW: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct CliCall {
@@ -30,6 +32,8 @@ pub(crate) struct CliCall {
     pub(crate) timeout: Duration,
     /// For a log, a timeout and too much output are no errors: it is taken as far as it came, and its end is kept.
     pub(crate) is_log: bool,
+    /// The text before a log that is followed until the job ends. The log is taken `FOLLOW_WINDOW` after it.
+    pub(crate) log_marker: Option<&'static str>,
     /// SkyPilot's API server is asked in place of the program.
     pub(crate) over_http: bool,
 }
@@ -88,7 +92,7 @@ impl Drop for Group {
     }
 }
 
-/// Runs a program until it exits, prints too much, or has taken too long.
+/// Runs a program until it exits, prints too much, has taken too long, or has shown enough of a log.
 pub(super) async fn execute(call: &CliCall) -> Result<Output> {
     tracing::info!(command = call.command_line(), "running");
     let spawned = tokio::process::Command::new(&call.program)
@@ -104,9 +108,11 @@ pub(super) async fn execute(call: &CliCall) -> Result<Output> {
     let mut group = Group(child.id().and_then(pid));
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
+    let mut marker = call.log_marker;
     let mut deadline = Instant::now() + call.timeout;
     let mut exit = None;
     while exit.is_none() || out.is_some() || err.is_some() {
+        let known = stdout.bytes.len();
         tokio::select! {
             status = child.wait(), if exit.is_none() => {
                 // A daemon that the program left is meant to run on.
@@ -122,6 +128,10 @@ pub(super) async fn execute(call: &CliCall) -> Result<Output> {
             let limit = MAX_OUTPUT / 1024 / 1024;
             let error = call.error(format!("printed more than {limit} MB and was ended"));
             return Err(error.with_hint("see what it prints in a terminal"));
+        }
+        if marker.is_some_and(|marker| stdout.has_read(marker, known)) {
+            marker = None;
+            deadline = deadline.min(Instant::now() + FOLLOW_WINDOW);
         }
     }
     if exit.is_none() {
@@ -163,6 +173,14 @@ impl Capture {
             *stream = None;
         }
         self.push(&[]);
+    }
+
+    /// Tells if the marker was read, in what came after the first `known` bytes or began in them.
+    fn has_read(&self, marker: &str, known: usize) -> bool {
+        let from = known.saturating_sub(marker.len());
+        // Shorter than it was: its front was dropped.
+        let new = self.bytes.get(from..).unwrap_or(&self.bytes);
+        memchr::memmem::find(new, marker.as_bytes()).is_some()
     }
 
     /// Takes the text, uncopied, from the first whole line on: half a line misleads, and half a secret is not recognised as one.

@@ -5,7 +5,7 @@ The state is the files of FOLDER:
   staged-<n>.yaml             the config of the n-th `oumi launch up`
   launcher-environment        the names of the variables of the last one
   clusters/<name>/            a cluster of SkyPilot: status, cloud, region, machines, launched_at, hash, autostop, to_down, price, and user where it is another's
-  hosts/<user@host>/          a cluster of Slurm
+  hosts/<user@host>/          a cluster of Slurm; connected: Oumi has left a connection open
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
   first_log                   (a knob) the beginning of the log of every job
@@ -543,7 +543,11 @@ def oumi_logs():
 
 def ssh_tail():
     global code
-    job = f"hosts/{options['--cluster']}/jobs/{words[-1].split('/')[-1][:-4]}"
+    host = f"hosts/{options['--cluster']}"
+    job = f"{host}/jobs/{words[-1].split('/')[-1][:-4]}"
+    if not exists(f"{host}/connected"):
+        code = 255
+        return say("Connection closed by UNKNOWN port 65535\n", 2)
     if exists(job):
         return say((read(f"{job}/setup_log", "") + read(f"{job}/log", ""))[-int(options["-c"]):])
     code = 1

@@ -16,7 +16,11 @@ pub(super) fn read_all(text: &str) {
     ));
     drop(oumi::launch_output(text, ""));
     drop((prices::report(text), prices::chosen_price(text)));
-    drop((oumi::status_rows(text), sky::log_lines(text)));
+    drop((
+        oumi::status_rows(text),
+        oumi::log_lines(text),
+        sky::log_lines(text),
+    ));
     let _ = (
         sky::refused_teardown("c", text),
         sky::accepted_cancel(text),

@@ -52,6 +52,7 @@ fn page(name: &str) -> String {
             line("log", format!("{:?}", sky::log_lines(&capture.out)));
             line("exit code", format!("{:?}", sky::exit_code(&capture.out)));
         }
+        Some("logs") => line("log", format!("{:?}", oumi::log_lines(&capture.out))),
         Some("cancel") => line("accepted", sky::accepted_cancel(&output).to_string()),
         Some("stop" | "down") if name.starts_with("sky/") => {
             let refused = sky::refused_teardown("c", &output);

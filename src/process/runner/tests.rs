@@ -369,3 +369,15 @@ async fn missing_program_is_an_error() {
     assert!(text.contains("could not be started"), "{text}");
     assert!(text.contains("`sky queue`"), "{text}");
 }
+
+#[tokio::test]
+async fn followed_log_is_taken_after_its_marker() {
+    let scripts = Scripts::new();
+    let script =
+        "echo banner; echo Now comes the log; while [ -d . ]; do echo step; sleep 0.1; done";
+    let mut call = scripts.log(script, Duration::from_secs(600));
+    call.log_marker = Some("comes the log");
+    let output = Cli::default().query(&call).await.unwrap();
+    assert!(output.timed_out);
+    assert!(output.stdout.ends_with("step\n"), "{}", output.stdout);
+}

@@ -157,23 +157,6 @@ fn assert_hidden(answer: &impl Serialize) {
     assert!(!text.contains("\\u001b"), "{text}");
 }
 
-#[tokio::test]
-async fn cursor_waits_for_text_that_was_not_fetched_in_time() {
-    let home = tempfile::tempdir().unwrap();
-    let folder = DataDir::at(home.path().join("data"));
-    folder.create().unwrap();
-    let service = JobService::new(folder, vec![Arc::new(Leaky { is_down: false })]);
-    let cursor = "log2..e.87ad4fb4fa26452c";
-    let request = LogsRequest {
-        job: direct("gcp", "c", "1"),
-        cursor: cursor.to_owned(),
-        ..LogsRequest::default()
-    };
-    let answer = service.logs(request).await;
-    assert_eq!((&*answer.logs, &*answer.cursor), ("", cursor), "{answer:?}");
-    assert!(answer.message.contains("Less of the log was fetched"));
-}
-
 #[tokio::test(start_paused = true)]
 async fn no_answer_shows_a_secret() {
     let home = tempfile::tempdir().unwrap();

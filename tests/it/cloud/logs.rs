@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::world::{SLURM, World, text};
 use crate::support::client::{Answer, Server};
+use crate::support::executable;
 
 /// How many lines are fetched of SkyPilot's logs.
 const FETCHED: usize = 10_000;
@@ -160,16 +161,54 @@ fn cursor_in_an_oumi_log() {
     let mut server = world.server();
     let first = logs(&mut server, json!({ "lines": 1 }));
     assert_eq!(text(&first, "logs"), "two");
-    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\nfour\n");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\nfour");
     let second = since(&mut server, &first);
     assert_eq!(text(&second, "logs"), "three\nfour");
     assert_eq!(second["unfinished"], Value::Null);
-    std::fs::remove_dir_all(world.cloud.folder().join("hosts")).unwrap();
+    let host = world.cloud.folder().join("hosts").join(SLURM);
+    std::fs::write(host.join("connected"), "").unwrap();
+    world
+        .cloud
+        .set_log(SLURM, "1", "one\ntwo\nthree\nfour\nfive\n");
+    assert_eq!(text(&since(&mut server, &second), "logs").trim(), "five");
+    assert_eq!(world.cloud.calls_of(&["oumi", "launch", "logs"]).len(), 2);
+    std::fs::remove_dir_all(host.join("jobs")).unwrap();
+    let refusing = "#!/bin/sh\necho 'Error: not found'; exit 1\n";
+    executable(&world.cloud.bin().join("oumi"), refusing);
     // Of a supercomputer Oumi reads none.
     for (job, hint) in [("a", "~/oumi_slurm_logs"), ("b", "sign in there")] {
         let answer = server.call("get_job_logs", json!({ "job_id": job }));
         assert!(answer.refused().contains(hint), "{answer}");
     }
+}
+
+#[test]
+fn cursor_waits_for_late_text() {
+    let world = World::new();
+    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "1", "a", "COMPLETED");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\n");
+    let mut server = world.server();
+    let first = logs(&mut server, json!({}));
+    // While it runs it is followed, for some seconds only.
+    world.cloud.set_job(SLURM, "1", "RUNNING");
+    world.cloud.set_log(SLURM, "1", "one\n");
+    let second = since(&mut server, &first);
+    assert_eq!(
+        (
+            text(&second, "logs"),
+            &second["cursor"],
+            &second["truncated"]
+        ),
+        ("", &first["cursor"], &json!(true))
+    );
+    assert!(
+        text(&second, "message").contains("Less of the log was fetched"),
+        "{second}"
+    );
+    world.cloud.set_job(SLURM, "1", "COMPLETED");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\nfour\n");
+    assert_eq!(text(&since(&mut server, &second), "logs"), "four");
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn progress_of_an_oumi_cloud() {
     wait_until("its log was read", || {
         server.poll("s")["progress"]["step"] == 10
     });
-    assert_eq!(world.cloud.calls_of(&["ssh"]).len(), 1);
+    assert_eq!(world.cloud.calls_of(&["oumi", "launch", "logs"]).len(), 1);
 }
 
 #[test]
