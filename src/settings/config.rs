@@ -118,10 +118,10 @@ impl Config {
     /// Lists what Oumi does with it that its user may not expect.
     pub(crate) fn surprises(&self, command: OumiCommand) -> Vec<String> {
         let has_input = self.text("input_path").is_some_and(|path| !path.is_empty());
-        let home = "Oumi takes the `~` of the output folder for a folder of that name, but for checkpoints of a training: \
-            write the full path";
-        let input = "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job has not, and infers \
-            nothing; name a JSONL file there";
+        let home = "Oumi takes `~` in the output folder for a folder named `~`, and only a training's checkpoints go to the \
+            home folder: write the full path";
+        let input = "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job does not have, and \
+            infers nothing; name a JSONL file there";
         let found = [
             (self.output_dir.starts_with("~/"), home),
             (command.name == "infer" && !has_input, input),

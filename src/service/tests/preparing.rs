@@ -161,7 +161,7 @@ async fn checkpoints_of_an_earlier_run_are_a_warning() {
     let config = "training: {output_dir: ~/out}\n";
     let answer = test.run_config(config, test.dry("job", "local")).await;
     assert!(answer.message.contains("/~/out\n"), "{answer:?}");
-    assert!(answer.warnings[0].contains("the `~` of the output folder"));
+    assert!(answer.warnings[0].contains("a folder named `~`"));
 }
 
 /// As none of Oumi's own recipes has one.
