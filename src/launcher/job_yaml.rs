@@ -5,7 +5,6 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value, json};
 
 use super::LaunchSpec;
-use crate::error::JobError;
 use crate::process::job_dir::time_limit_line;
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
@@ -72,8 +71,8 @@ impl JobConfig {
         keys.iter().any(|key| !resources[*key].is_null())
     }
 
-    /// Refuses a launch that copies what is not on this machine, as SkyPilot would once the user has agreed. Does file work.
-    pub(super) fn check_files(&self, cwd: &Path) -> Result<(), JobError> {
+    /// Warns of what is to be copied and is not on this machine: SkyPilot refuses it, once the user has agreed. Does file work.
+    pub(super) fn warn_of_missing_files(&mut self, cwd: &Path) {
         let mounts = self.document.get("file_mounts").and_then(Value::as_object);
         let sources = mounts.into_iter().flat_map(Map::values);
         let mut sources = sources.filter_map(Value::as_str);
@@ -85,9 +84,11 @@ impl JobConfig {
             (_, Some(path)) if !Path::new(path).is_dir() => {
                 format!("`working_dir` {path} is no folder")
             }
-            _ => return Ok(()),
+            _ => return,
         };
-        Err(JobError::invalid(problem).with_hint("make it, or take it out of the config"))
+        let advice = "make it, or take it out of the config";
+        self.warnings
+            .push(format!("{problem}, so the launch will fail: {advice}"));
     }
 
     pub(crate) fn redacted(&self) -> Value {

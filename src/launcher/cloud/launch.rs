@@ -51,9 +51,9 @@ impl CloudLauncher {
         &self,
         spec: &LaunchSpec,
         cluster: String,
-        config: JobConfig,
+        mut config: JobConfig,
     ) -> Result<LaunchPlan> {
-        config.check_files(&spec.client_cwd)?;
+        config.warn_of_missing_files(&spec.client_cwd);
         let staged = staged_path(&self.dir(&spec.identity)?);
         let program = find::find_oumi(&spec.client_cwd)?;
         let (oumi, yaml) = (program.display().to_string(), staged.display().to_string());
