@@ -112,7 +112,7 @@ impl JobService {
         &self.context.policy
     }
 
-    /// Tells if the policy forbids the cloud of an answer, in which this machine is none.
+    /// Tells if the policy forbids the cloud of an answer, where it is empty for this machine.
     pub(crate) fn is_forbidden(&self, cloud: &str) -> bool {
         let clouds = self.context.launchers.iter().flat_map(|one| one.clouds());
         let mut meant = clouds.filter(|known| self.context.cloud_name(known) == cloud);

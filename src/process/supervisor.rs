@@ -92,8 +92,8 @@ pub(super) async fn write_exit_record_with_retry(
     let mut wait = RETRY_MIN;
     loop {
         match dir.write_exit_record(record) {
-            // `NotFound`: the folder was removed, and nobody will read the record. Or the temporary file was, by a server on another
-            // machine, which the writer is no process of.
+            // `NotFound`: the folder was removed, and nobody will read the record. Or the temporary file alone was, by a server on
+            // another machine, which does not see that its writer lives.
             Err(error)
                 if !record.cancelled
                     && (error.kind() != io::ErrorKind::NotFound || dir.exists()?) =>
