@@ -96,6 +96,8 @@ impl JobService {
             launch.has_new_id = false;
             launch.plan = launcher.plan(&launch.spec).await?;
         }
+        let surprises = launch.spec.config.surprises(launch.spec.command);
+        launch.plan.warnings.extend(surprises);
         launch.plan.warnings.extend(setting_problems());
         if job_id != wanted {
             let note = format!("an earlier job has the name {wanted}: this one is {job_id}");
@@ -165,7 +167,6 @@ async fn plan(
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
     let is_local = launcher.is_local();
-    let surprises = config.surprises(command);
     if is_local && !config.output_dir.is_empty() {
         let output_dir = client_cwd.join(&config.output_dir);
         // Without the "." of "./out".
@@ -185,10 +186,8 @@ async fn plan(
         client_cwd,
         options: request.options.clone(),
     };
-    let mut plan = launcher.plan(&spec).await?;
-    plan.warnings.extend(surprises);
     Ok(PreparedLaunch {
-        plan,
+        plan: launcher.plan(&spec).await?,
         spec,
         is_local,
         cluster: None,

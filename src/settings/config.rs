@@ -118,12 +118,13 @@ impl Config {
     /// Lists what Oumi does with it that its user may not expect.
     pub(crate) fn surprises(&self, command: OumiCommand) -> Vec<String> {
         let has_input = self.text("input_path").is_some_and(|path| !path.is_empty());
+        let has_home = self.output_dir.split('/').any(|part| part == "~");
         let home = "Oumi takes `~` in the output folder for a folder named `~`, and only a training's checkpoints go to the \
             home folder: write the full path";
         let input = "the config has no `input_path`: Oumi asks for prompts at a terminal, which a job does not have, and \
             infers nothing; name a JSONL file there";
         let found = [
-            (self.output_dir.starts_with("~/"), home),
+            (has_home, home),
             (command.name == "infer" && !has_input, input),
         ];
         let found = found.iter().filter(|(is_so, _)| *is_so && !self.is_job);

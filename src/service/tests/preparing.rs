@@ -168,6 +168,9 @@ async fn checkpoints_of_an_earlier_run_are_a_warning() {
 #[tokio::test(start_paused = true)]
 async fn inference_without_an_input_is_a_warning() {
     let test = here();
+    // Its name is taken, so each of the others is planned anew.
+    assert!(test.run("job", "gcp").await.success);
+    test.cloud.finish("job");
     for (input, is_warned) in [
         ("", true),
         ("input_path: ''", true),
