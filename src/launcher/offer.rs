@@ -67,7 +67,8 @@ pub(crate) fn oumi_cloud(name: &str) -> String {
     }
 }
 
-/// The clouds of SkyPilot 0.12 on which Oumi 0.9 launches nothing. A cluster that was launched there by hand can be asked about and ended.
+/// The clouds of SkyPilot 0.12 on which Oumi 0.9 launches nothing. A cluster that was launched there by hand can be asked about and
+/// ended.
 const BY_HAND: &str = "cudo do fluidstack hyperbolic ibm mithril oci paperspace primeintellect scp seeweb shadeform ssh vast verda \
     vsphere yotta";
 
@@ -75,7 +76,7 @@ pub(crate) fn is_launched_by_hand(cloud: &str) -> bool {
     BY_HAND.split(' ').any(|known| known == cloud)
 }
 
-/// Fails where a cluster is found on another one of these clouds than was asked for: its launcher goes by its name alone.
+/// Fails where a cluster is found on another one of the known clouds than was asked for: its launcher goes by its name alone.
 pub(crate) fn check_cloud(
     cluster: &str,
     found: Option<&str>,
@@ -83,7 +84,9 @@ pub(crate) fn check_cloud(
     clouds: &[&str],
 ) -> Result<()> {
     match found {
-        Some(other) if other != asked && clouds.contains(&other) => {
+        Some(other)
+            if other != asked && (clouds.contains(&other) || is_launched_by_hand(other)) =>
+        {
             let error = format!("cluster {cluster} is on {other}, not on {asked}");
             Err(JobError::not_found(error).with_hint("pass that cloud, or another cluster_name"))
         }

@@ -102,8 +102,8 @@ impl CloudBackend for SkyPilot {
         find::find_sky()?;
         let cloud = &spec.identity.cloud;
         if !self.clouds().contains(&cloud.as_str()) {
-            let error = format!("Oumi launches nothing on {cloud}");
-            return Err(JobError::invalid(error));
+            let error = JobError::invalid(format!("Oumi launches nothing on {cloud}"));
+            return Err(error.with_hint(format!("use one of: {}", self.clouds().join(", "))));
         }
         let named = &spec.identity.cluster;
         let cluster = if named.is_empty() {

@@ -323,20 +323,27 @@ fn job_of_another_name_is_known_by_its_run() {
 #[test]
 fn cluster_of_another_cloud_is_left_alone() {
     let world = World::new();
-    for (cluster, cloud) in [("there", "GCP"), ("k", "Kubernetes"), ("s", "Slurm")] {
+    let clusters = [
+        ("there", "GCP"),
+        ("k", "Kubernetes"),
+        ("s", "Slurm"),
+        ("v", "Vast"),
+    ];
+    for (cluster, cloud) in clusters {
         world.cloud.add_cluster(cluster, cloud, "UP");
     }
     let mut server = world.server();
     let cluster = |cloud: &str, cluster: &str| json!({ "cloud": cloud, "cluster_name": cluster, "confirm": true, "user_confirmation": "DOWN" });
     let stop = json!({ "cloud": "aws", "cluster_name": "there" });
-    for (tool, arguments) in [
-        ("stop_cluster", stop),
-        ("down_cluster", cluster("aws", "there")),
+    for (tool, arguments, found) in [
+        ("stop_cluster", stop, "there is on gcp"),
+        ("down_cluster", cluster("aws", "there"), "there is on gcp"),
+        ("down_cluster", cluster("aws", "v"), "v is on vast"),
     ] {
         let answer = server.call(tool, arguments);
         let error = answer.refused();
         assert!(
-            error.contains("nothing was done: cluster there is on gcp, not on aws"),
+            error.contains(&format!("nothing was done: cluster {found}, not on aws")),
             "{tool}: {error}"
         );
     }
