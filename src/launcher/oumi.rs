@@ -189,16 +189,9 @@ impl Oumi {
             }
             _ => {}
         }
-        let complete = output.stdout.len() < TAIL_BYTES;
-        // Half a line misleads, and half a secret is not recognised as one.
-        let cut = output.stdout.split_once('\n').filter(|_| !complete);
-        let text = cut.map_or(output.stdout.as_str(), |(_, rest)| rest);
         Ok(Some(JobLog {
             log_file: log_file(identity),
-            content: LogContent::Text {
-                text: text.to_owned(),
-                complete,
-            },
+            content: content(&output),
             ended: false,
             timed_out: output.timed_out,
         }))
@@ -236,8 +229,19 @@ impl Oumi {
     }
 }
 
-/// Refuses what a shell reads as something else: Oumi 0.9 gives it words without quoting them, and all that it sends there in a
-/// here-document. What follows a line that ends that would run on this machine.
+/// Returns the end of a log, from its first whole line on: half a line misleads, and half a secret is not recognised as one.
+fn content(output: &Output) -> LogContent {
+    let complete = output.stdout.len() < TAIL_BYTES && !output.timed_out;
+    let cut = output.stdout.split_once('\n').filter(|_| !complete);
+    let text = cut.map_or(output.stdout.as_str(), |(_, rest)| rest);
+    LogContent::Text {
+        text: text.to_owned(),
+        complete,
+    }
+}
+
+/// Refuses what a shell reads as something else: Oumi 0.9 gives it words without quoting them, and all that it sends there in
+/// here-documents. What follows a line that ends one would run at once, on this machine or on the login node.
 fn check_texts(config: &JobConfig) -> Result<()> {
     let text = |key: &str| config.document.get(key).and_then(Value::as_str);
     let map = |key: &str| config.document.get(key).and_then(Value::as_object);
@@ -261,9 +265,9 @@ fn check_texts(config: &JobConfig) -> Result<()> {
     match texts.flat_map(str::lines).find(|line| HEREDOC_ENDS.contains(line)) {
         None => Ok(()),
         Some(line) => Err(JobError::invalid(format!(
-            "Oumi would run on this machine what follows the line {line:?} of a script or of a value of `envs`"
+            "Oumi would run what follows the line {line:?} of a script or of a value of `envs` outside the job"
         ))
-        .with_hint("end that here-document by another word")),
+        .with_hint("end that here-document with another word")),
     }
 }
 
@@ -272,8 +276,9 @@ fn deletions(config: &JobConfig, project: &Path) -> Vec<String> {
     let mirrored = |(to, from): (&String, &Value)| {
         let from = from.as_str()?;
         let source = project.join(expand_home(from));
-        // As rsync does, which copies the folder itself unless its path ends in a slash.
-        let name = source.file_name().filter(|_| !from.ends_with('/'));
+        // As rsync does, which copies the folder itself unless its path ends in a slash, or in a dot.
+        let is_itself = !from.ends_with('/') && !format!("/{from}").ends_with("/.");
+        let name = source.file_name().filter(|_| is_itself);
         let target = name.map_or_else(|| to.into(), |name| Path::new(to).join(name));
         source.is_dir().then(|| {
             let target = target.display();
@@ -344,6 +349,25 @@ mod tests {
     }
 
     #[test]
+    fn half_a_line_is_not_shown() {
+        for (timed_out, size, expected) in [
+            (false, 0, "half\nwhole\n"),
+            (true, 0, "whole\n"),
+            (false, TAIL_BYTES, "whole\n"),
+        ] {
+            let output = Output {
+                stdout: "x".repeat(size) + "half\nwhole\n",
+                timed_out,
+                ..Output::default()
+            };
+            let LogContent::Text { text, complete } = content(&output) else {
+                panic!("no text");
+            };
+            assert_eq!((&*text, complete), (expected, expected.starts_with("half")));
+        }
+    }
+
+    #[test]
     fn what_rsync_deletes_is_warned_of() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("data")).unwrap();
@@ -357,6 +381,7 @@ mod tests {
             deletions(&config, home.path()).concat()
         };
         assert!(of("~", "data/").contains("in ~ there and not in data/ here"));
+        assert!(of("~", ".").contains("in ~ there and not in . here"));
         assert!(of("~/x", "data").contains("in ~/x/data there and not in data here"));
         assert_eq!(of("~/x", "file") + &of("~/x", "none"), "");
     }
