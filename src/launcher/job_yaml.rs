@@ -67,8 +67,7 @@ impl JobConfig {
 
     pub(crate) fn names_accelerators(&self) -> bool {
         let resources = self.document.get("resources").unwrap_or(&Value::Null);
-        let keys = ["accelerators", "instance_type", "any_of", "ordered"];
-        keys.iter().any(|key| !resources[*key].is_null())
+        !resources["accelerators"].is_null() || !resources["instance_type"].is_null()
     }
 
     /// Warns of what is to be copied and is not on this machine: SkyPilot refuses it, once the user has agreed. Does file work.

@@ -206,7 +206,8 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         text.field("Cluster", &format!("{new}{cluster}"));
         text.field("Accelerators", &plain(&resources["accelerators"], "none"));
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
-        text.field("Spot", yes_or_no(is_on(&resources["use_spot"])));
+        let is_spot = is_on(&resources["use_spot"]);
+        text.field("Spot", if is_spot { "yes" } else { "no" });
         text.others("resources", resources, "cloud accelerators use_spot");
         let info = launch.cluster.as_ref();
         text.field("It is", info.map_or("", |info| &info.summary));
@@ -286,10 +287,6 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
     }
     let (start, rest) = text.split_at(text.floor_char_boundary(max_bytes));
     format!("{start}… ({} more bytes in the config)", rest.len())
-}
-
-fn yes_or_no(is_so: bool) -> &'static str {
-    if is_so { "yes" } else { "no" }
 }
 
 /// Labelled lines. Each value is made one line, so that it cannot imitate a label.

@@ -81,10 +81,7 @@ impl JobService {
         let running = found.iter().skip(limit);
         let running = running.filter(|(_, job)| !job.status.is_done).count();
         if running > 0 {
-            let hint = "status=\"running\" or a higher limit shows them";
-            warnings.push(format!(
-                "jobs that are not shown and not over: {running}; {hint}"
-            ));
+            warnings.push(format!("jobs that are not shown and not over: {running}"));
         }
         found.truncate(limit);
         let mut jobs = Vec::with_capacity(found.len());
