@@ -20,7 +20,6 @@ pub const JOB_DIR: &str = "OUMI_MCP_JOB_DIR";
 pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
 
 const PREFIX: &str = "OUMI_MCP_";
-const OUMIS: &str = "OUMI_MCP_CONFIGS_DIR";
 
 /// Each variable with its meaning and default.
 const TABLE: &str = include_str!("env_vars.txt");
@@ -59,8 +58,8 @@ pub(crate) fn problems() -> Vec<String> {
 
 /// Tells if a name looks like one of ours and is none, nor that of Oumi's own MCP server.
 fn is_unknown(name: &str) -> bool {
-    let mut known = all().map(|(known, _)| known).chain([OUMIS]);
-    name.to_uppercase().starts_with(PREFIX) && known.all(|known| known != name)
+    let is_known = name == "OUMI_MCP_CONFIGS_DIR" || all().any(|(known, _)| known == name);
+    name.to_uppercase().starts_with(PREFIX) && !is_known
 }
 
 #[cfg(test)]
