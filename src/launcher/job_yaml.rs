@@ -8,6 +8,7 @@ use super::LaunchSpec;
 use crate::process::job_dir::time_limit_line;
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
+use crate::text::join_names;
 
 /// Credentials of Oumi's hubs; mounted where they exist.
 const CREDENTIALS: [&str; 2] = ["~/.cache/huggingface/token", "~/.netrc"];
@@ -70,24 +71,19 @@ impl JobConfig {
         !resources["accelerators"].is_null() || !resources["instance_type"].is_null()
     }
 
-    /// Warns of what is to be copied and is not on this machine: SkyPilot refuses it, once the user has agreed. Does file work.
+    /// Warns of what is to be copied and is not on this machine: a launch fails on it, once the user has agreed. Does file work.
     pub(super) fn warn_of_missing_files(&mut self, cwd: &Path) {
         let mounts = self.document.get("file_mounts").and_then(Value::as_object);
-        let sources = mounts.into_iter().flat_map(Map::values);
-        let mut sources = sources.filter_map(Value::as_str);
-        let is_here = |path: &str| cwd.join(expand_home(path)).exists();
-        let missing = sources.find(|path| !path.contains(':') && !is_here(path));
-        let folder = self.document.get("working_dir").and_then(Value::as_str);
-        let problem = match (missing, folder) {
-            (Some(path), _) => format!("`file_mounts` copies {path}, which is not here"),
-            (_, Some(path)) if !Path::new(path).is_dir() => {
-                format!("`working_dir` {path} is no folder")
-            }
-            _ => return,
-        };
-        let advice = "make it, or take it out of the config";
-        self.warnings
-            .push(format!("{problem}, so the launch will fail: {advice}"));
+        let mounts = mounts.into_iter().flat_map(Map::values);
+        let sources = mounts.chain(self.document.get("working_dir"));
+        let is_missing = |path: &&str| !path.contains(':') && !cwd.join(expand_home(path)).exists();
+        let missing = join_names(sources.filter_map(Value::as_str).filter(is_missing));
+        if !missing.is_empty() {
+            let warning = format!(
+                "what is to be copied is not here, and a launch that copies it fails: {missing}"
+            );
+            self.warnings.push(warning);
+        }
     }
 
     pub(crate) fn redacted(&self) -> Value {

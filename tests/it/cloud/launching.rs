@@ -404,8 +404,8 @@ fn existing_cluster_skips_setup() {
 fn missing_files_are_warned_of() {
     let (world, mut server) = World::with_server();
     for (line, said) in [
-        ("file_mounts: {~/a: 's3://b', ~/b: ~/no}", "copies ~/no"),
-        ("working_dir: lost", "/lost is no folder"),
+        ("file_mounts: {~/a: 's3://b', ~/b: ~/no}", "fails: ~/no"),
+        ("working_dir: lost", "/lost"),
     ] {
         world.home.write("job.yaml", &format!("{line}\nrun: x\n"));
         for (cloud, cluster) in [("aws", ""), ("slurm", SLURM)] {
