@@ -198,9 +198,9 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
             text.field("Processes", "1; accelerators=\"4\" trains on 4 GPUs");
         }
     } else {
-        let (cluster, resources) = (&plan.cluster, &config["resources"]);
+        let (cluster, resources, info) = (&plan.cluster, &config["resources"], &launch.cluster);
         // Of SkyPilot's clusters alone it is known if they are there.
-        let is_new = plan.autostop.is_some() && launch.cluster.is_none();
+        let is_new = plan.autostop.is_some() && info.is_none();
         text.field("Cloud", &spec.identity.cloud);
         let new = if is_new { "a new one, " } else { "" };
         text.field("Cluster", &format!("{new}{cluster}"));
@@ -209,8 +209,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         let is_spot = is_on(&resources["use_spot"]);
         text.field("Spot", if is_spot { "yes" } else { "no" });
         text.others("resources", resources, "cloud accelerators use_spot");
-        let info = launch.cluster.as_ref();
-        text.field("It is", info.map_or("", |info| &info.summary));
+        text.field("It is", info.as_ref().map_or("", |info| &info.summary));
         if let Some(costs) = &launch.costs {
             text.field("Price", &costs.offer.text());
             text.field("Already", &costs.up_text());
