@@ -181,13 +181,14 @@ impl Oumi {
         let output = in_budget(self.0.query(&call)).await;
         let output = output.map_err(JobError::failed)?;
         match output.code {
-            // That of ssh itself.
-            Some(255) => return Ok(None),
-            Some(code) if code != 0 => {
+            Some(0) => {}
+            None if output.timed_out => {}
+            // It was killed, or failed itself.
+            None | Some(255) => return Ok(None),
+            Some(_) => {
                 let error = format!("the log could not be read: {}", failure_text(&output));
                 return Err(JobError::failed(error).with_hint(NO_LOG_YET));
             }
-            _ => {}
         }
         Ok(Some(JobLog {
             log_file: log_file(identity),

@@ -43,6 +43,33 @@ fn run_script(config: &JobConfig) -> &str {
 }
 
 #[test]
+fn spot_is_read_in_every_form() {
+    for value in [
+        json!(true),
+        json!(1),
+        json!(1.0),
+        json!("true"),
+        json!("1"),
+        json!("Yes"),
+        json!("on"),
+        json!("Y"),
+    ] {
+        assert!(is_on(&value), "{value}");
+    }
+    for value in [
+        json!(false),
+        json!(0),
+        json!("false"),
+        json!("no"),
+        json!(""),
+        json!(null),
+        json!([]),
+    ] {
+        assert!(!is_on(&value), "{value}");
+    }
+}
+
+#[test]
 fn job_configs_are_merged_with_the_call() {
     let folder = tempfile::tempdir().unwrap();
     let text = "resources: {cloud: aws, cpus: 4}\nworking_dir: sub\nenvs: {A: '1', B: '2'}\nsecrets: {C: pass}\nrun: echo\nnew_key: kept\n";

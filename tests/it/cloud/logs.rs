@@ -172,6 +172,11 @@ fn cursor_in_an_oumi_log() {
         .set_log(SLURM, "1", "one\ntwo\nthree\nfour\nfive\n");
     assert_eq!(text(&since(&mut server, &second), "logs").trim(), "five");
     assert_eq!(world.cloud.calls_of(&["oumi", "launch", "logs"]).len(), 2);
+    // What it printed before it was killed is not the end.
+    world.cloud.set("ssh-tail.crash", "");
+    logs(&mut server, json!({}));
+    assert_eq!(world.cloud.calls_of(&["oumi", "launch", "logs"]).len(), 3);
+    world.cloud.unset("ssh-tail.crash");
     std::fs::remove_dir_all(host.join("jobs")).unwrap();
     let refusing = "#!/bin/sh\necho 'Error: not found'; exit 1\n";
     executable(&world.cloud.bin().join("oumi"), refusing);
